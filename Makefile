@@ -1,0 +1,47 @@
+# `make run` and `make test` do all the set-up they need; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+MANAGE := $(VENV)/bin/python manage.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check secrets lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: $(VENV)/installed ## Set up what is missing, then serve on PORT (3000) with hot reload
+	@$(MANAGE) setup
+	@exec $(VENV)/bin/gunicorn --reload --workers 1
+
+test: $(VENV)/installed ## Set up what is missing, then run the suite
+	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(ARGS)
+	@$(VENV)/bin/coverage combine --quiet && $(VENV)/bin/coverage report
+
+$(VENV)/installed: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.13"; exit 1; }
+	@echo "Installing into $(VENV) (once)..."
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "Python's venv module is needed: apt install python3-venv"; exit 1; }
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
+		|| { echo "pip could not install; is there a network? Then run this again."; exit 1; }
+	@touch $@
+
+secrets: $(VENV)/installed ## Print three good secrets, as lines for .env
+	@$(MANAGE) generatesecrets
+
+check: $(VENV)/installed ## Lint, check types and layers, as CI does
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy .
+	$(VENV)/bin/lint-imports
+
+lock: ## Compile requirements*.txt from their .in files (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+		--custom-compile-command "make lock" requirements.in -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+		--custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
+
+clean: ## Remove what the other targets made, the development database too
+	rm -rf $(VENV) .data .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache staticfiles

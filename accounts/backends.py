@@ -1,0 +1,101 @@
+"""Who is it? One place that looks at a password, for the API and the admin alike."""
+
+import hashlib
+import ipaddress
+import time
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.backends import ModelBackend
+from django.core.cache import cache
+from django.http import HttpRequest
+from django.utils import timezone
+from rest_framework.exceptions import Throttled
+
+from accounts.models import User, normalize
+from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError
+
+ADDRESS_MEMORY = timedelta(days=30)
+
+
+class LoginFailuresExceededError(Throttled):
+    """Too many failures for one account; `wait` is in seconds."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(wait=wait)
+        self.limit = "login-failures", settings.LOGIN_FAILURE_LIMIT
+
+
+class LoginFailures:
+    """
+    The count of failed logins for one account, whether there is one or not.
+
+    An address from which the user has had a session lately counts by itself, so that a stranger's
+    failures never shut the user out there.
+    """
+
+    def __init__(self, user: User | None, identity: str, address: str) -> None:
+        account = f"user:{user.pk}" if user else f"name:{normalize(identity).lower()}"
+        network = ipaddress.ip_network(f"{address}/{64 if ':' in address else 32}", strict=False)
+        is_known = (
+            user is not None
+            and user.sessions.filter(
+                ip_address__range=(str(network[0]), str(network[-1])),
+                last_used_at__gt=timezone.now() - ADDRESS_MEMORY,
+            ).exists()
+        )
+        parts = (account, str(network) if is_known else "strangers")
+        self.key = f"login-failures:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
+
+    def count(self) -> None:
+        """Count an attempt, before the password is looked at; raise where it is one too many."""
+        quota, window = settings.LOGIN_FAILURE_LIMIT
+        until: float = cache.get_or_set(self.key, time.time() + window, window) or 0
+        self.counter = f"{self.key}:{until}"
+        # It outlives the window that it is named after, so that it can't expire in between.
+        cache.add(self.counter, 0, window + 60)
+        if cache.incr(self.counter) > quota:
+            raise LoginFailuresExceededError(wait=max(1, until - time.time()))
+
+    def uncount(self) -> None:
+        cache.decr(self.counter)
+
+    def clear(self) -> None:
+        cache.delete(self.key)
+
+
+class IdentityBackend(ModelBackend):
+    def authenticate(
+        self,
+        request: HttpRequest | None,
+        username: str | None = None,
+        password: str | None = None,
+        **kwargs: Any,
+    ) -> User | None:
+        """
+        Return the active user with this username or e-mail address and this password.
+
+        One password is hashed whether or not there is such a user, so that nobody learns from the
+        time it takes. Raises LoginFailuresExceededError and HashingBusyError.
+        """
+        if not username or not password or len(password) > MAXIMUM_LENGTH:
+            return None
+        user = User.objects.with_identity(username)
+        address = request.META.get("REMOTE_ADDR", "0.0.0.0") if request else "0.0.0.0"  # noqa: S104
+        failures = LoginFailures(user, username, address)
+        failures.count()
+        try:
+            is_right = (user or unknown_user()).check_password(password)
+        except HashingBusyError:
+            failures.uncount()
+            raise
+        if user is None or not is_right or not self.user_can_authenticate(user):
+            return None
+        failures.clear()
+        return user
+
+
+def unknown_user() -> User:
+    """Return a user whom no password fits; checking one takes as long as for a real user."""
+    return User(password="!")  # noqa: S106 - Django's mark of an unusable password

@@ -1,0 +1,31 @@
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+from tqdm import tqdm
+
+from accounts.models import Session
+
+
+class Command(BaseCommand):
+    help = (
+        "Delete sessions that have been over (ended or expired) for SESSION_RETENTION_DAYS. "
+        "It works in batches, and two runs at once share the work."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--dry-run", action="store_true", help="count them and delete nothing")
+        parser.add_argument("--batch", type=int, default=1000, help="rows at a time (default 1000)")
+
+    def handle(self, *args: Any, dry_run: bool, batch: int, **options: Any) -> None:
+        total = Session.objects.over(settings.SESSION_RETENTION).count()
+        if dry_run:
+            self.stdout.write(f"{total} session(s) would be deleted.")
+            return
+        deleted = 0
+        with tqdm(total=total, unit="session", disable=None) as progress:
+            for count in Session.objects.prune(settings.SESSION_RETENTION, batch=batch):
+                deleted += count
+                progress.update(count)
+        self.stdout.write(f"{deleted} session(s) deleted.")

@@ -1,0 +1,371 @@
+"""
+Users and their sessions, and every change of their state.
+
+A session's times come from the database's clock, so that instances whose clocks differ agree on
+what is over; a token's times are its session's, cut to whole seconds.
+"""
+
+import unicodedata
+import uuid
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.core.validators import MinLengthValidator, RegexValidator
+from django.db import models, transaction
+from django.db.models.functions import Least, Lower, Now
+from django.utils import timezone
+
+from accounts import tokens
+
+
+class SessionError(Exception):
+    """The token names no session that it could be used with."""
+
+
+class StaleLoginError(Exception):
+    """The user was deactivated, deleted or given another password while this one was verified."""
+
+
+def normalize(text: str) -> str:
+    """Return the one form (Unicode NFKC, trimmed) of what may be written in several."""
+    return unicodedata.normalize("NFKC", text).strip()
+
+
+username_validator = RegexValidator(
+    r"^[A-Za-z0-9_.-]+\Z", "Only ASCII letters, digits, '_', '.' and '-' are allowed."
+)
+
+
+class UserManager(BaseUserManager["User"]):
+    def with_identity(self, identity: str) -> "User | None":
+        """Return the user with this username or e-mail address, in any letter case and form."""
+        name = normalize(identity).lower()
+        field = "email" if "@" in name else "username"
+        return self.alias(identity=Lower(field)).filter(identity=name).first()
+
+    def lock_verified(self, user: "User") -> datetime:
+        """
+        Lock the row of a user whose password was just verified and return the database's time.
+
+        Raises StaleLoginError where it has become another password, or the user inactive or gone.
+        """
+        row = (
+            self.select_for_update(no_key=True)
+            .filter(pk=user.pk, is_active=True, password_changed_at=user.password_changed_at)
+            .annotate(now=Now())
+            .first()
+        )
+        if row is None:
+            raise StaleLoginError
+        return row.now
+
+    def create_user(self, username: str, email: str, password: str, **fields: Any) -> "User":
+        """
+        Create a user; raises IntegrityError where the username or the address is taken.
+
+        What the fields may hold is for a form or a serializer to say first.
+        """
+        user = self.model(username=username, email=email, **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, username: str, email: str, password: str, **fields: Any) -> "User":
+        """Create a user who may do everything; raises ValidationError where the fields don't."""
+        user = self.model(username=username, email=email, **fields)
+        user.is_staff = user.is_superuser = True
+        user.set_password(password)
+        user.full_clean()
+        user.save(using=self._db)
+        return user
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    username = models.CharField(
+        max_length=50, validators=[MinLengthValidator(3), username_validator]
+    )
+    email = models.EmailField()
+    names = models.CharField(max_length=150, blank=True, default="")
+    is_staff = models.BooleanField("staff", default=False)
+    is_active = models.BooleanField("active", default=True)
+    date_joined = models.DateTimeField(default=timezone.now, editable=False)
+    password_changed_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = UserManager()
+
+    EMAIL_FIELD = "email"
+    USERNAME_FIELD = "username"
+    REQUIRED_FIELDS = ["email"]
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                Lower("username"),
+                name="accounts_user_username_unique",
+                violation_error_code="unique",
+                violation_error_message="A user with this username already exists.",
+            ),
+            models.UniqueConstraint(
+                Lower("email"),
+                name="accounts_user_email_unique",
+                violation_error_code="unique",
+                violation_error_message="A user with this e-mail address already exists.",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.username
+
+    def full_clean(self, *args: Any, **kwargs: Any) -> None:
+        """Normalise before anything is validated: NFKC may lengthen a text beyond its column."""
+        for field in ("username", "email", "names"):
+            setattr(self, field, normalize(getattr(self, field) or ""))
+        super().full_clean(*args, **kwargs)
+
+    def save(self, *args: Any, keep: "Session | None" = None, **kwargs: Any) -> None:
+        """
+        Save; a new password or a deactivation ends the sessions in the same transaction.
+
+        All ways lead here: the API, the admin, `manage.py changepassword`. `keep` is the session
+        that a new password leaves alive. When a hasher upgrades a hash, Django clears `_password`
+        first, so that is no new password.
+        """
+        new_user = self._state.adding
+        new_password = self._password is not None  # type: ignore[attr-defined]
+        if new_password:
+            self.password_changed_at = timezone.now()
+            if kwargs.get("update_fields") is not None:
+                kwargs["update_fields"] = {*kwargs["update_fields"], "password_changed_at"}
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+            if new_user:
+                return
+            if not self.is_active:
+                self.sessions.active().end(Session.Reason.ACCOUNT)
+            elif new_password:
+                others = self.sessions.exclude(pk=keep.pk) if keep else self.sessions
+                others.active().end(Session.Reason.PASSWORD)
+
+    def change_password(self, password: str, *, session: "Session") -> None:
+        """
+        Set a new password and end the user's other sessions.
+
+        Raises StaleLoginError where the old password, just verified, is the password no longer.
+        """
+        self.set_password(password)
+        with transaction.atomic():
+            User.objects.lock_verified(self)
+            if not self.sessions.active().filter(pk=session.pk).exists():
+                raise StaleLoginError
+            self.save(update_fields=["password"], keep=session)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Delete with all that is the user's; the lock makes whoever adds to it wait, and fail."""
+        with transaction.atomic():
+            User.objects.select_for_update().filter(pk=self.pk).first()
+            return super().delete(*args, **kwargs)
+
+
+class SessionQuerySet(models.QuerySet["Session"]):
+    def active(self) -> "SessionQuerySet":
+        return self.filter(ended_at=None, expires_at__gt=Now())
+
+    def over(self, since: timedelta) -> "SessionQuerySet":
+        """Select what ended or expired longer ago than `since`."""
+        return self.alias(over_at=Least("ended_at", "expires_at")).filter(over_at__lt=Now() - since)
+
+    def end(self, reason: str) -> int:
+        """End the sessions and return how many that were; one that has ended keeps its reason."""
+        return self.filter(ended_at=None).update(ended_at=Now(), end_reason=reason)
+
+    def prune(self, since: timedelta, *, batch: int = 1000) -> Iterable[int]:
+        """
+        Delete what has been over for `since`, and yield how many rows went with each batch.
+
+        Rows that another run is deleting are passed over, so two at once do not wait or clash.
+        """
+        while True:
+            with transaction.atomic():
+                rows = self.over(since).select_for_update(skip_locked=True)[:batch]
+                deleted, _ = self.filter(pk__in=[row.pk for row in rows.only("pk")]).delete()
+            if not deleted:
+                return
+            yield deleted
+
+    def start(self, user: User, *, address: str, user_agent: str, device: str) -> "Session":
+        """
+        Start a session for a user whose password was just verified.
+
+        Raises StaleLoginError where the user was deactivated or changed the password meanwhile:
+        the row is locked, so such a change comes before (and is seen) or after (and ends this).
+        """
+        with transaction.atomic():
+            now = User.objects.lock_verified(user)
+            session = self.create(
+                user=user,
+                ip_address=address,
+                user_agent=user_agent,
+                device=device,
+                created_at=now,
+                last_used_at=now,
+                expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
+            )
+        session.now = now
+        return session
+
+    def authenticate(self, claims: tokens.Claims) -> "Session":
+        """Return the active session of an access token, with its active user, in one query."""
+        try:
+            return (
+                self.active()
+                .select_related("user")
+                .get(pk=claims.session_id, user_id=claims.user_id, user__is_active=True)
+            )
+        except Session.DoesNotExist as error:
+            raise SessionError from error
+
+    def rotate(self, claims: tokens.Claims) -> "Session":
+        """
+        Spend a refresh token and return its session, which has a new one.
+
+        One conditional UPDATE: of several at once PostgreSQL lets one through and shows the others
+        the row that it left. A token that was spent before ends its session, unless it was spent
+        last and within the grace. That write stands outside any transaction, so that the refusal
+        which follows can't undo it. Raises SessionError.
+        """
+        sessions = self.raw(
+            ROTATE,
+            {
+                "id": claims.session_id,
+                "user_id": claims.user_id,
+                "presented": claims.token_id,
+                "next": uuid.uuid4(),
+                "lifetime": settings.REFRESH_TOKEN_LIFETIME,
+                "maximum_age": settings.SESSION_MAX_AGE,
+            },
+        )
+        return next(iter(sessions), None) or self.replay(claims)
+
+    def replay(self, claims: tokens.Claims) -> "Session":
+        """Answer a token that is not the live one: within the grace, or by ending its session."""
+        active = self.active().filter(pk=claims.session_id, user_id=claims.user_id)
+        grace = active.annotate(now=Now()).filter(  # type: ignore[no-redef]
+            previous_token_id=claims.token_id,
+            last_used_at__gt=Now() - settings.REFRESH_GRACE,
+            user__is_active=True,
+        )
+        if settings.REFRESH_GRACE and (session := grace.first()):
+            return session
+        active.end(Session.Reason.TOKEN_REUSE)
+        raise SessionError
+
+
+ROTATE = """
+    UPDATE accounts_session AS session
+       SET token_id = %(next)s, previous_token_id = session.token_id,
+           last_used_at = statement_timestamp(),
+           expires_at = LEAST(statement_timestamp() + %(lifetime)s,
+                              session.created_at + %(maximum_age)s)
+      FROM accounts_user AS owner
+     WHERE session.id = %(id)s AND session.user_id = %(user_id)s
+       AND session.token_id = %(presented)s
+       AND session.ended_at IS NULL AND session.expires_at > statement_timestamp()
+       AND owner.id = session.user_id AND owner.is_active
+ RETURNING session.*, statement_timestamp() AS now
+"""
+
+
+class Session(models.Model):
+    """
+    A device on which a user is signed in, from login to its end.
+
+    Of its refresh tokens the live one is known by its identifier, so every other is spent; the
+    one before is remembered for the grace. No token is stored.
+    """
+
+    class Reason(models.TextChoices):
+        LOGOUT = "logout", "signed out"
+        LOGOUT_ALL = "logout_all", "signed out everywhere"
+        USER = "user", "ended by the user"
+        STAFF = "staff", "ended by staff"
+        PASSWORD = "password_changed", "password changed"
+        ACCOUNT = "account_changed", "account deactivated"
+        TOKEN_REUSE = "token_reuse", "refresh token used twice"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, models.CASCADE, related_name="sessions", db_index=False)
+    token_id = models.UUIDField(default=uuid.uuid4, editable=False)
+    previous_token_id = models.UUIDField(null=True, editable=False)
+    user_agent = models.CharField(max_length=512, editable=False)
+    device = models.CharField(max_length=100, editable=False)
+    ip_address = models.GenericIPAddressField("IP address", editable=False)
+    created_at = models.DateTimeField(editable=False)
+    last_used_at = models.DateTimeField(editable=False)
+    expires_at = models.DateTimeField(editable=False)
+    ended_at = models.DateTimeField(null=True, editable=False)
+    end_reason = models.CharField(max_length=16, choices=Reason, blank=True, editable=False)
+
+    objects = SessionQuerySet.as_manager()
+
+    # The database's time, where a pair is about to be handed out.
+    now: datetime
+
+    class Meta:
+        indexes = [
+            models.Index(
+                "user",
+                models.F("last_used_at").desc(),
+                models.F("id").desc(),
+                name="accounts_session_of_user",
+            ),
+            models.Index(Least("ended_at", "expires_at"), name="accounts_session_over"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(ended_at=None, end_reason="")
+                | (models.Q(ended_at__isnull=False) & ~models.Q(end_reason="")),
+                name="accounts_session_ended_with_reason",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.device} of {self.user}"
+
+    @property
+    def state(self) -> str:
+        """Say how things stand, in a word or two, by this machine's clock."""
+        if self.ended_at:
+            return self.get_end_reason_display()
+        return "active" if self.expires_at > timezone.now() else "expired"
+
+    def tokens(self) -> dict[str, Any]:
+        """Return the pair to hand out: a new access token, and the live refresh token again."""
+        access_ends_at = min(self.now + settings.ACCESS_TOKEN_LIFETIME, self.expires_at)
+        names: Any = {"user_id": self.user_id, "session_id": self.pk}
+        return {
+            "access_token": tokens.write(
+                tokens.AccessToken,
+                **names,
+                token_id=uuid.uuid4(),
+                issued_at=self.now,
+                expires_at=access_ends_at,
+            ),
+            "refresh_token": tokens.write(
+                tokens.RefreshToken,
+                **names,
+                token_id=self.token_id,
+                issued_at=self.last_used_at,
+                expires_at=self.expires_at,
+            ),
+            "token_type": "Bearer",
+            "expires_in": seconds_between(self.now, access_ends_at),
+            "refresh_expires_in": seconds_between(self.now, self.expires_at),
+        }
+
+
+def seconds_between(start: datetime, end: datetime) -> int:
+    """Count as tokens do, which carry whole seconds."""
+    return int(end.timestamp()) - int(start.timestamp())

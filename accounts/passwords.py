@@ -1,0 +1,83 @@
+"""
+bcrypt, at a cost that hurts an attacker, in a bounded number of places.
+
+At cost 14 a hash is about a second of CPU. Were every request that wants one to start at once, the
+rest of the service would wait for the cores; so a process hashes in `HASHING_PLACES` threads of low
+priority, few requests wait for one, briefly, and the others are told to come again.
+"""
+
+import functools
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+
+from django.conf import settings
+from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
+from django.core.exceptions import ValidationError
+from rest_framework.exceptions import APIException
+
+MAXIMUM_LENGTH = 128
+LONGEST_WAIT = 2.0
+NICENESS = 10
+
+
+class HashingBusyError(APIException):
+    """Every place for hashing stayed taken; `wait` is in seconds."""
+
+    status_code = 503
+    default_code = "service_unavailable"
+    wait = 2
+
+
+class BoundedBCryptSHA256PasswordHasher(BCryptSHA256PasswordHasher):
+    """bcrypt over SHA-256, so that nothing is cut at 72 bytes; raises HashingBusyError."""
+
+    rounds = settings.BCRYPT_ROUNDS
+
+    def encode(self, password: str, salt: str | bytes) -> str:
+        turns, places = hashing_places()
+        if not turns.acquire(blocking=False):
+            raise HashingBusyError
+        try:
+            hashing = places.submit(super().encode, password, salt)  # type: ignore[arg-type]
+            try:
+                return hashing.result(timeout=LONGEST_WAIT)
+            except FutureTimeoutError:
+                if hashing.cancel():
+                    raise HashingBusyError from None
+            return hashing.result()
+        finally:
+            turns.release()
+
+
+@functools.cache
+def hashing_places() -> tuple[threading.BoundedSemaphore, ThreadPoolExecutor]:
+    """
+    Return the turns (being hashed or waiting) and the places (being hashed) of this process.
+
+    Both together stay below the server's threads, or other requests would find none free.
+    """
+    places = min(settings.HASHING_PLACES, max(1, settings.WEB_THREADS // 2))
+    waiting = settings.WEB_THREADS // 4
+    executor = ThreadPoolExecutor(places, "hashing", initializer=lower_priority)
+    return threading.BoundedSemaphore(places + waiting), executor
+
+
+def lower_priority() -> None:
+    """Let requests that don't hash go first; on Linux the priority is a thread's own."""
+    if sys.platform == "linux":  # pragma: no branch
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+class MaximumLengthValidator:
+    """Refuse what is too long to be a password, before anything hashes it."""
+
+    def validate(self, password: str, user: object = None) -> None:
+        if len(password) > MAXIMUM_LENGTH:
+            message = f"This password is too long. It may have {MAXIMUM_LENGTH} characters."
+            raise ValidationError(message, code="password_too_long")
+
+    def get_help_text(self) -> str:
+        return f"Your password may have at most {MAXIMUM_LENGTH} characters."

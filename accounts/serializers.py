@@ -1,0 +1,208 @@
+import unicodedata
+from typing import Any
+
+from django.contrib.auth import authenticate
+from django.contrib.auth.password_validation import validate_password
+from django.db import IntegrityError, transaction
+from drf_spectacular.utils import (
+    OpenApiExample,
+    extend_schema_field,
+    extend_schema_serializer,
+)
+from rest_framework import serializers
+from rest_framework.exceptions import AuthenticationFailed
+
+from accounts.models import Session, User, username_validator
+from accounts.passwords import MAXIMUM_LENGTH
+
+TAKEN = {
+    "accounts_user_username_unique": ("username", "A user with this username already exists."),
+    "accounts_user_email_unique": ("email", "A user with this e-mail address already exists."),
+}
+
+
+class TextField(serializers.CharField):
+    """A JSON string (nothing is coerced into one), in Unicode's NFKC before it is measured."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(unicodedata.normalize("NFKC", data))
+
+
+class EmailField(TextField, serializers.EmailField):
+    pass
+
+
+@extend_schema_field(
+    {"type": "string", "format": "password", "minLength": 1, "maxLength": MAXIMUM_LENGTH}
+)
+class PasswordField(serializers.CharField):
+    """A password as typed; its length is checked before anything is hashed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs |= {"write_only": True, "trim_whitespace": False, "max_length": MAXIMUM_LENGTH}
+        super().__init__(**kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+@extend_schema_field(
+    {"type": "string", "format": "password", "minLength": 8, "maxLength": MAXIMUM_LENGTH}
+)
+class NewPasswordField(PasswordField):
+    pass
+
+
+class UserSerializer(serializers.ModelSerializer[User]):
+    """A user as the users themselves see it."""
+
+    username = TextField(min_length=3, max_length=50, validators=[username_validator])
+    email = EmailField(max_length=254)
+    names = TextField(max_length=150, allow_blank=True, required=False)
+
+    class Meta:
+        model = User
+        fields = ["id", "username", "email", "names", "date_joined"]
+        read_only_fields = ["id", "date_joined"]
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Say which of the names are taken; `save` says it again for who comes second in a race."""
+        taken = {}
+        for field, message in TAKEN.values():
+            user = User.objects.with_identity(attrs[field]) if field in attrs else None
+            if user and user != self.instance:
+                taken[field] = [serializers.ErrorDetail(message, code="unique")]
+        if taken:
+            raise serializers.ValidationError(taken)
+        return attrs
+
+    def save(self, **kwargs: Any) -> User:
+        try:
+            with transaction.atomic():
+                return super().save(**kwargs)
+        except IntegrityError as error:
+            field, message = TAKEN[error.__cause__.diag.constraint_name]  # type: ignore[union-attr]
+            detail = serializers.ErrorDetail(message, code="unique")
+            raise serializers.ValidationError({field: [detail]}) from error
+
+
+class ProfileSerializer(UserSerializer):
+    """A user as the caller may see them: some keys are for the users themselves, and for staff."""
+
+    PRIVATE = ("email", "date_joined")
+
+    email = EmailField(max_length=254, required=False)
+    date_joined = serializers.DateTimeField(required=False)
+
+    def to_representation(self, instance: User) -> dict[str, Any]:
+        data = super().to_representation(instance)
+        caller = self.context["request"].user
+        if instance != caller and not (caller.is_staff and caller.has_perm("accounts.view_user")):
+            for name in self.PRIVATE:
+                del data[name]
+        return data
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "Alice",
+            {
+                "username": "alice",
+                "email": "alice@example.com",
+                "password": "a sunny day in May",
+                "names": "Alice Archer",
+            },
+            request_only=True,
+        )
+    ]
+)
+class RegistrationSerializer(UserSerializer):
+    password = NewPasswordField()
+
+    class Meta(UserSerializer.Meta):
+        fields = [*UserSerializer.Meta.fields, "password"]
+
+    def validate_password(self, password: str) -> str:
+        given = {name: self.initial_data.get(name) for name in ("username", "email", "names")}
+        user = User(**{name: text for name, text in given.items() if isinstance(text, str)})
+        validate_password(password, user)
+        return password
+
+    def create(self, validated_data: dict[str, Any]) -> User:
+        return User.objects.create_user(**validated_data)
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "Alice", {"identity": "alice", "password": "a sunny day in May"}, request_only=True
+        )
+    ]
+)
+class LoginSerializer(serializers.Serializer[User]):
+    identity = TextField(max_length=254, help_text="Username or e-mail address, in any case.")
+    password = PasswordField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        request = self.context["request"]._request
+        user = authenticate(request, username=attrs["identity"], password=attrs["password"])
+        if user is None:
+            raise AuthenticationFailed(code="invalid_credentials")
+        return {"user": user}
+
+
+class PasswordChangeSerializer(serializers.Serializer[User]):
+    current_password = PasswordField()
+    new_password = NewPasswordField()
+
+    def validate_new_password(self, password: str) -> str:
+        validate_password(password, self.context["request"].user)
+        return password
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        request = self.context["request"]
+        user = authenticate(
+            request._request, username=request.user.username, password=attrs["current_password"]
+        )
+        if user is None:
+            wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
+            raise serializers.ValidationError({"current_password": [wrong]})
+        return {"user": user, "password": attrs["new_password"]}
+
+
+class RefreshSerializer(serializers.Serializer[Session]):
+    refresh_token = serializers.CharField(trim_whitespace=False)
+
+
+class TokenPairSerializer(serializers.Serializer[Session]):
+    access_token = serializers.CharField()
+    refresh_token = serializers.CharField()
+    token_type = serializers.ChoiceField(["Bearer"])
+    expires_in = serializers.IntegerField(help_text="Seconds left of the access token.")
+    refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")
+
+
+class LoginAnswerSerializer(TokenPairSerializer):
+    user = UserSerializer()
+
+
+class RevokedSerializer(serializers.Serializer[Session]):
+    revoked = serializers.IntegerField(help_text="How many sessions were ended.")
+
+
+class SessionSerializer(serializers.ModelSerializer[Session]):
+    current = serializers.SerializerMethodField(help_text="Whether it is the caller's session.")
+
+    class Meta:
+        model = Session
+        fields = ["id", "current", "user_agent", "device", "ip_address"]
+        fields += ["created_at", "last_used_at", "expires_at"]
+
+    def get_current(self, session: Session) -> bool:
+        is_current: bool = session == self.context["request"].auth
+        return is_current

@@ -1,0 +1,73 @@
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError
+from django.db.models.functions import Now
+
+from accounts.models import User
+from conftest import API, PASSWORD, SignIn
+
+
+def run(*command: str, **options: object) -> str:
+    output = StringIO()
+    call_command(*command, stdout=output, **options)
+    return output.getvalue()
+
+
+class TestPruneSessions:
+    def test_it_says_what_it_would_delete_and_deletes_it(self, user: User, sign_in: SignIn) -> None:
+        for _ in range(3):
+            sign_in(user)
+        user.sessions.update(expires_at=Now() - timedelta(days=31))
+        live = sign_in(user)
+
+        assert run("prunesessions", "--dry-run") == "3 session(s) would be deleted.\n"
+        assert user.sessions.count() == 4
+        assert run("prunesessions", "--batch", "2") == "3 session(s) deleted.\n"
+        assert live.get(f"{API}/users/me").status_code == 200
+        assert run("prunesessions") == "0 session(s) deleted.\n"
+
+
+class TestEndSessions:
+    def test_of_one_user(self, user: User, stranger: User, sign_in: SignIn) -> None:
+        device, other = sign_in(user), sign_in(stranger)
+
+        assert run("endsessions", "ALICE@example.com") == "1 session(s) ended.\n"
+
+        assert device.get(f"{API}/users/me").status_code == 401
+        assert other.get(f"{API}/users/me").status_code == 200
+        assert user.sessions.get().end_reason == "staff"
+
+    def test_of_all(self, user: User, stranger: User, sign_in: SignIn) -> None:
+        sign_in(user)
+        sign_in(stranger)
+
+        assert run("endsessions", "--all") == "2 session(s) ended.\n"
+
+    def test_of_nobody(self, db: None) -> None:
+        with pytest.raises(CommandError, match="nobody"):
+            run("endsessions", "nobody")
+        with pytest.raises(CommandError):
+            run("endsessions")
+
+
+class TestCreateSuperuser:
+    def test_it_keeps_the_rules(self, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
+        options = {"interactive": False}
+
+        run("createsuperuser", username="Boss", email="boss@example.com", **options)
+        for name, address in (("ALICE", "a@example.com"), ("x", "x@example.com"), ("bob", "x")):
+            with pytest.raises(CommandError):
+                run("createsuperuser", username=name, email=address, **options)
+
+        boss = User.objects.get(username="Boss")
+        assert (boss.is_staff, boss.is_superuser) == (True, True)
+        assert User.objects.count() == 2
+
+
+def test_a_name_that_is_taken_is_for_the_database_to_refuse(user: User) -> None:
+    with pytest.raises(IntegrityError, match="accounts_user_username_unique"):
+        User.objects.create_user("Alice", "other@example.com", PASSWORD)

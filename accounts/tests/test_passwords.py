@@ -1,0 +1,202 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.contrib.auth.hashers import get_hasher
+from django.contrib.auth.password_validation import password_validators_help_texts
+from django.core.management import call_command
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts import passwords
+from accounts.models import Session, User
+from accounts.passwords import BoundedBCryptSHA256PasswordHasher, HashingBusyError
+from conftest import API, PASSWORD, SignIn
+
+NEW = "a rainy night in June"
+
+
+def change(device: APIClient, current: Any = PASSWORD, new: Any = NEW) -> Any:
+    body = {"current_password": current, "new_password": new}
+    return device.post(f"{API}/auth/password", body)
+
+
+class TestChange:
+    def test_it_ends_the_other_sessions_only(
+        self, client: APIClient, user: User, sign_in: SignIn
+    ) -> None:
+        device, other = sign_in(user), sign_in(user)
+
+        response = change(device)
+
+        assert (response.status_code, response.content) == (204, b"")
+        assert device.get(f"{API}/users/me").status_code == 200
+        assert other.get(f"{API}/users/me").status_code == 401
+        assert user.sessions.get(ended_at__isnull=False).end_reason == "password_changed"
+        user.refresh_from_db()
+        sign_in(user, NEW)
+        old = {"identity": "alice", "password": PASSWORD}
+        assert client.post(f"{API}/auth/login", old).status_code == 401
+
+    def test_a_wrong_current_password_is_a_field_error(self, user: User, sign_in: SignIn) -> None:
+        device, other = sign_in(user), sign_in(user)
+
+        response = change(device, current="wrong password")
+
+        assert response.status_code == 400
+        assert response.json()["code"] == "validation_error"
+        assert [e["field"] for e in response.json()["errors"]] == ["current_password"]
+        assert other.get(f"{API}/users/me").status_code == 200
+        user.refresh_from_db()
+        assert user.check_password(PASSWORD)
+
+    @pytest.mark.parametrize(
+        ("new", "code"),
+        [
+            ("short", "password_too_short"),
+            ("x" * 129, "max_length"),
+            ("password123", "password_too_common"),
+            ("7301948265", "password_entirely_numeric"),
+            ("alice@example", "password_too_similar"),
+            (12345678, "invalid"),
+            ("", "blank"),
+            (None, "null"),
+        ],
+    )
+    def test_a_weak_new_password_is_told_by_its_code(
+        self, user: User, sign_in: SignIn, new: Any, code: str
+    ) -> None:
+        response = change(sign_in(user), new=new)
+
+        assert response.status_code == 400
+        assert code in {e["code"] for e in response.json()["errors"]}
+        assert {e["field"] for e in response.json()["errors"]} == {"new_password"}
+        user.refresh_from_db()
+        assert user.check_password(PASSWORD)
+
+    def test_passwords_are_never_trimmed(self, user: User, sign_in: SignIn) -> None:
+        device = sign_in(user)
+
+        assert change(device, new=f"  {NEW}  ").status_code == 204
+
+        user.refresh_from_db()
+        assert user.check_password(f"  {NEW}  ")
+        assert not user.check_password(NEW)
+
+    def test_a_session_that_ended_meanwhile_changes_nothing(
+        self, user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        device = sign_in(user)
+        verify = User.check_password
+
+        def end_while_hashing(self: User, raw: str) -> bool:
+            user.sessions.active().end("logout_all")
+            return verify(self, raw)
+
+        monkeypatch.setattr(User, "check_password", end_while_hashing)
+
+        assert change(device).status_code == 401
+        user.refresh_from_db()
+        assert verify(user, PASSWORD)
+
+    def test_people_are_told_the_rules(self) -> None:
+        assert any("128" in text for text in password_validators_help_texts())
+
+    def test_changepassword_ends_every_session(
+        self, user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        device = sign_in(user)
+        monkeypatch.setattr("getpass.getpass", lambda prompt: NEW)
+
+        call_command("changepassword", "alice")
+
+        assert device.get(f"{API}/users/me").status_code == 401
+
+
+class TestHashing:
+    @pytest.fixture
+    def bcrypt(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Hash as in production, but at the lowest cost, in one place with two waiting."""
+        path = "accounts.passwords.BoundedBCryptSHA256PasswordHasher"
+        settings.PASSWORD_HASHERS = [path, "django.contrib.auth.hashers.MD5PasswordHasher"]
+        settings.HASHING_PLACES = 1
+        monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 4)
+        passwords.hashing_places.cache_clear()
+        yield
+        passwords.hashing_places()[1].shutdown()
+        passwords.hashing_places.cache_clear()
+
+    def test_the_cost_is_14(self) -> None:
+        assert BoundedBCryptSHA256PasswordHasher.rounds == 14
+
+    def test_nothing_is_cut_at_72_bytes(self, bcrypt: None, user: User) -> None:
+        user.set_password("x" * 100)
+
+        assert user.password.startswith("bcrypt_sha256$$2b$04$")
+        assert user.check_password("x" * 100)
+        assert not user.check_password("x" * 99)
+
+    def test_a_hash_of_another_cost_is_upgraded_and_ends_nothing(
+        self, bcrypt: None, user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user.set_password(PASSWORD)
+        user.save()
+        device = sign_in(user)
+        monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 5)
+
+        sign_in(user)
+
+        user.refresh_from_db()
+        assert user.password.startswith("bcrypt_sha256$$2b$05$")
+        assert device.get(f"{API}/users/me").status_code == 200
+
+    def test_two_logins_that_upgrade_at_once_both_succeed(
+        self, bcrypt: None, user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user.set_password(PASSWORD)
+        user.save()
+        first, second = User.objects.get(pk=user.pk), User.objects.get(pk=user.pk)
+        monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 5)
+
+        assert first.check_password(PASSWORD)
+        assert second.check_password(PASSWORD)
+
+        assert first.password != second.password
+        for verified in (first, second):
+            session = Session.objects.start(
+                verified, address="192.0.2.1", user_agent="", device="x"
+            )
+            assert session.ended_at is None
+
+    def test_more_than_may_wait_are_turned_away_and_not_counted(
+        self, bcrypt: None, client: APIClient, user: User, settings: Settings
+    ) -> None:
+        settings.LOGIN_FAILURE_LIMIT = (1, 900)
+        turns, _ = passwords.hashing_places()
+        for _ in range(3):
+            turns.acquire()
+
+        for _ in range(3):
+            response = client.post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
+            assert response.status_code == 503
+            assert response.json()["code"] == "service_unavailable"
+            assert int(response.headers["Retry-After"]) >= 1
+
+        turns.release(3)
+        response = client.post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
+        assert response.status_code == 200
+
+    def test_waiting_for_a_place_ends(self, bcrypt: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(passwords, "LONGEST_WAIT", 0.05)
+        monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 11)
+        hasher = get_hasher("bcrypt_sha256")
+
+        with ThreadPoolExecutor(3) as pool:
+            hashing = [pool.submit(hasher.encode, PASSWORD, hasher.salt()) for _ in range(3)]
+
+        outcomes = [future.exception() for future in hashing]
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == [
+            "HashingBusyError", "HashingBusyError", "NoneType",
+        ]  # fmt: skip
+        assert isinstance(outcomes[-1], HashingBusyError | None)

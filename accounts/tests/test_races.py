@@ -1,0 +1,214 @@
+"""What several do at once, with real threads and real commits."""
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts.models import Session, User
+from catalog.models import Product
+from catalog.serializers import ProductSerializer
+from conftest import API, PASSWORD, SignIn
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def lifted_limits(settings: Settings) -> None:
+    settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
+
+
+def at_once(*calls: Callable[[APIClient], Any]) -> list[Any]:
+    """Make each call in a thread of its own, all released at the same moment."""
+    barrier = Barrier(len(calls))
+
+    def run(call: Callable[[APIClient], Any]) -> Any:
+        try:
+            barrier.wait()
+            return call(APIClient(raise_request_exception=False))
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def refreshing(token: str) -> Callable[[APIClient], Any]:
+    return lambda client: client.post(f"{API}/auth/refresh", {"refresh_token": token})
+
+
+def statuses(responses: list[Any]) -> Counter[int]:
+    return Counter(response.status_code for response in responses)
+
+
+def test_of_16_refreshes_with_one_token_one_wins(user: User, sign_in: SignIn) -> None:
+    for _ in range(30):
+        token = sign_in(user).tokens["refresh_token"]
+
+        responses = at_once(*[refreshing(token)] * 16)
+
+        assert statuses(responses) == {200: 1, 401: 15}
+    assert Session.objects.count() == 30
+    assert set(user.sessions.values_list("end_reason", flat=True)) == {"token_reuse"}
+
+
+def test_within_the_grace_the_others_get_the_winners_pair(
+    user: User, sign_in: SignIn, settings: Settings
+) -> None:
+    settings.REFRESH_GRACE = timedelta(seconds=10)
+    token = sign_in(user).tokens["refresh_token"]
+
+    responses = at_once(*[refreshing(token)] * 16)
+
+    assert statuses(responses) == {200: 16}
+    assert len({response.json()["refresh_token"] for response in responses}) == 1
+    assert refreshing(responses[0].json()["refresh_token"])(APIClient()).status_code == 200
+
+
+def test_logout_all_leaves_nothing_alive(user: User, sign_in: SignIn) -> None:
+    devices = [sign_in(user) for _ in range(12)]
+    calls = [refreshing(device.tokens["refresh_token"]) for device in devices]
+
+    *responses, ended = at_once(*calls, lambda _: devices[0].post(f"{API}/auth/logout-all"))
+
+    assert ended.status_code == 200
+    assert set(statuses(responses)) <= {200, 401}
+    assert not user.sessions.active().exists()
+    for pair in [response.json() for response in responses if response.status_code == 200]:
+        assert refreshing(pair["refresh_token"])(APIClient()).status_code == 401
+
+
+def test_16_registrations_of_one_name_make_one_user() -> None:
+    body = {"username": "bob", "email": "bob@example.com", "password": PASSWORD}
+
+    responses = at_once(*[lambda client: client.post(f"{API}/users", body)] * 16)
+
+    assert statuses(responses) == {201: 1, 400: 15}
+    assert User.objects.count() == 1
+    for response in responses:
+        if response.status_code == 400:
+            assert {error["code"] for error in response.json()["errors"]} == {"unique"}
+
+
+def test_two_who_take_one_name_at_once_are_told_apart(
+    user: User, stranger: User, sign_in: SignIn
+) -> None:
+    devices = {one: sign_in(one) for one in (user, stranger)}
+
+    def take(one: User) -> Callable[[APIClient], Any]:
+        return lambda _: devices[one].patch(f"{API}/users/{one.pk}", {"username": "Wanted"})
+
+    responses = at_once(take(user), take(stranger))
+
+    assert statuses(responses) == {200: 1, 400: 1}
+    assert User.objects.filter(username="Wanted").count() == 1
+
+
+def test_an_account_that_is_deleted_leaves_no_product_behind(
+    make_user: Callable[..., User], sign_in: SignIn
+) -> None:
+    for n in range(5):
+        user = make_user(f"user{n}")
+        device, other = sign_in(user), sign_in(user)
+
+        created, deleted = at_once(
+            lambda _, other=other: other.post(f"{API}/product", {"title": "Lamp", "amount": 1}),
+            lambda _, device=device, user=user: device.delete(f"{API}/users/{user.pk}"),
+        )
+
+        assert deleted.status_code == 204
+        assert created.status_code in {201, 401}
+        assert not Product.objects.exists()
+        assert not User.objects.exists()
+
+
+def test_a_product_of_an_owner_who_just_left_is_refused(
+    user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = ProductSerializer.validate
+
+    def leave_meanwhile(self: ProductSerializer, attrs: Any) -> Any:
+        User.objects.get(pk=user.pk).delete()
+        return validate(self, attrs)
+
+    device = sign_in(user)
+    monkeypatch.setattr(ProductSerializer, "validate", leave_meanwhile)
+
+    response = device.post(f"{API}/product", {"title": "Lamp", "amount": 1})
+
+    assert response.status_code == 401
+    assert response.json()["code"] == "token_not_valid"
+    assert not Product.objects.exists()
+
+
+def test_a_product_that_is_deleted_while_it_changes_stays_deleted(
+    user: User, sign_in: SignIn
+) -> None:
+    device, other = sign_in(user), sign_in(user)
+    for _ in range(10):
+        url = f"{API}/product/{Product.objects.create(owner=user, title='Lamp', amount=1).pk}"
+
+        changed, deleted = at_once(
+            lambda _, url=url: device.patch(url, {"amount": 2}),
+            lambda _, url=url: other.delete(url),
+        )
+
+        assert changed.status_code in {200, 404}
+        assert deleted.status_code == 204
+        assert not Product.objects.exists()
+
+
+def deactivate(user: User) -> None:
+    user = User.objects.get(pk=user.pk)
+    user.is_active = False
+    user.save()
+
+
+def set_password(user: User) -> None:
+    user = User.objects.get(pk=user.pk)
+    user.set_password("another one entirely")
+    user.save()
+
+
+def delete(user: User) -> None:
+    User.objects.get(pk=user.pk).delete()
+
+
+@pytest.mark.parametrize("change", [deactivate, set_password, delete])
+def test_a_login_that_hashes_meanwhile_leaves_no_live_session(
+    user: User, monkeypatch: pytest.MonkeyPatch, change: Callable[[User], None]
+) -> None:
+    verify = User.check_password
+
+    def change_after_verifying(self: User, raw: str) -> bool:
+        is_right = verify(self, raw)
+        change(self)
+        return is_right
+
+    monkeypatch.setattr(User, "check_password", change_after_verifying)
+    body = {"identity": "alice", "password": PASSWORD}
+
+    response = APIClient().post(f"{API}/auth/login", body)
+
+    assert response.status_code == 401
+    assert response.json()["code"] == "invalid_credentials"
+    assert not Session.objects.active().exists()
+
+
+def test_two_prunings_at_once_share_the_work(user: User, sign_in: SignIn) -> None:
+    for _ in range(10):
+        sign_in(user)
+    user.sessions.update(expires_at=user.date_joined - timedelta(days=365))
+
+    def prune(_: APIClient) -> int:
+        return sum(Session.objects.prune(timedelta(days=30), batch=2))
+
+    assert sum(at_once(prune, prune)) == 10
+    assert not Session.objects.exists()

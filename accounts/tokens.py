@@ -1,0 +1,146 @@
+"""
+Access and refresh tokens: JWTs (RFC 7519), HS256, each kind under a secret of its own.
+
+simplejwt mints and signs them; this module says what they claim and believes nothing of what it
+reads until every claim is of its kind. No database and no HTTP in here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import jwt
+from django.conf import settings
+from rest_framework_simplejwt import tokens as simplejwt
+from rest_framework_simplejwt.backends import TokenBackend
+from rest_framework_simplejwt.exceptions import TokenBackendError
+
+ALGORITHM = "HS256"
+# PostgreSQL's bigint, which holds user ids, and the last second that Python's datetime knows.
+LARGEST_USER_ID = 2**63 - 1
+LARGEST_TIME = 253402300799
+LONGEST_TOKEN = 2048
+
+
+class TokenError(Exception):
+    """The token is not one of ours, not of this kind, or over; which of these is not told."""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a well-signed token says; `is_expired` is judged by this machine's clock."""
+
+    user_id: int
+    session_id: UUID
+    token_id: UUID
+    expires_at: datetime
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expires_at <= datetime.now(UTC)
+
+
+class RotatingBackend(TokenBackend):
+    """Sign with the first secret, verify with any."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__(ALGORITHM, signing_key=secrets[0])
+        self.secrets = secrets
+
+    def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
+        # The claims are judged by `read`: PyJWT takes odd ones for granted, or raises on them.
+        options: Any = {"verify_signature": True, "verify_exp": False, "verify_iat": False}
+        options |= {"verify_nbf": False, "verify_aud": False, "verify_iss": False}
+        options |= {"verify_sub": False, "verify_jti": False}
+        for secret in self.secrets:
+            try:
+                return jwt.decode(token, secret, algorithms=[ALGORITHM], options=options)
+            except jwt.InvalidSignatureError:
+                continue
+            except (jwt.InvalidTokenError, ValueError, TypeError, RecursionError) as error:
+                raise TokenBackendError("unreadable") from error
+        raise TokenBackendError("signature")
+
+
+class AccessToken(simplejwt.AccessToken):
+    token_backend = RotatingBackend(settings.SECRETS["ACCESS_TOKEN_SECRET"])
+
+
+class RefreshToken(simplejwt.RefreshToken):
+    token_backend = RotatingBackend(settings.SECRETS["REFRESH_TOKEN_SECRET"])
+
+
+Kind = type[AccessToken] | type[RefreshToken]
+
+
+def write(
+    kind: Kind,
+    *,
+    user_id: int,
+    session_id: UUID,
+    token_id: UUID,
+    issued_at: datetime,
+    expires_at: datetime,
+) -> str:
+    """Return the token that says just this; the same arguments give the same string."""
+    token = kind()
+    token.payload = {
+        "sub": str(user_id),
+        "sid": str(session_id),
+        "jti": token_id.hex,
+        "iat": int(issued_at.timestamp()),
+        "exp": int(expires_at.timestamp()),
+        "token_type": kind.token_type,
+    }
+    return str(token)
+
+
+def read(kind: Kind, text: str) -> Claims:
+    """
+    Return the claims of a token of this kind, expired or not.
+
+    Raises TokenError for anything that `write` has not signed, in whatever way it is odd.
+    """
+    if len(text) > LONGEST_TOKEN:
+        raise TokenError
+    try:
+        payload = kind.token_backend.decode(text)
+    except TokenBackendError as error:
+        raise TokenError from error
+    if payload.get("token_type") != kind.token_type:
+        raise TokenError
+    return Claims(
+        user_id=read_user_id(payload.get("sub")),
+        session_id=read_uuid(payload.get("sid"), "{}"),
+        token_id=read_uuid(payload.get("jti"), "{0.hex}"),
+        expires_at=read_time(payload.get("exp"), payload.get("iat")),
+    )
+
+
+def read_user_id(claim: Any) -> int:
+    if not (isinstance(claim, str) and claim.isascii() and claim.isdigit() and len(claim) < 20):
+        raise TokenError
+    if not 0 < int(claim) <= LARGEST_USER_ID or str(int(claim)) != claim:
+        raise TokenError
+    return int(claim)
+
+
+def read_uuid(claim: Any, form: str) -> UUID:
+    """Read a UUID that is written in just this form."""
+    try:
+        value = UUID(claim)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise TokenError from error
+    if form.format(value) != claim:
+        raise TokenError
+    return value
+
+
+def read_time(expires: Any, issued: Any) -> datetime:
+    """Read `exp`; `iat` has to be a time and is not judged, since instances' clocks differ."""
+    for claim in (expires, issued):
+        if type(claim) is not int or not 0 <= claim <= LARGEST_TIME:
+            raise TokenError
+    return datetime.fromtimestamp(expires, UTC)

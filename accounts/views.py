@@ -1,0 +1,181 @@
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, status, viewsets
+from rest_framework.decorators import action
+from rest_framework.exceptions import AuthenticationFailed, NotFound
+from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts import tokens
+from accounts.authentication import TokenNotValid
+from accounts.devices import device_name
+from accounts.models import Session, SessionError, SessionQuerySet, StaleLoginError, User
+from accounts.permissions import IsSelfOrReadOnly
+from accounts.serializers import (
+    LoginAnswerSerializer,
+    LoginSerializer,
+    PasswordChangeSerializer,
+    ProfileSerializer,
+    RefreshSerializer,
+    RegistrationSerializer,
+    RevokedSerializer,
+    SessionSerializer,
+    TokenPairSerializer,
+    UserSerializer,
+)
+
+
+class AuthViewSet(viewsets.GenericViewSet[Session]):
+    """Sign in and out, keep signed in, change the password."""
+
+    throttle_scope = "auth"
+
+    def throttle_ident(self, request: Request) -> str:
+        """Count refreshes by session, so that an office behind one address stays signed in."""
+        if self.action != "refresh":
+            return ""
+        try:
+            data: Any = request.data
+            return str(read_refresh_token(data.get("refresh_token")).session_id)
+        except tokens.TokenError:
+            return ""
+
+    @extend_schema(
+        operation_id="auth_login", request=LoginSerializer, responses=LoginAnswerSerializer
+    )
+    @action(["POST"], False, authentication_classes=[], permission_classes=[AllowAny])
+    def login(self, request: Request) -> Response:
+        """Sign in with a username or e-mail address: a new session and its first token pair."""
+        serializer = LoginSerializer(data=request.data, context=self.get_serializer_context())
+        serializer.is_valid(raise_exception=True)
+        user_agent = request.headers.get("User-Agent", "")[:512]
+        try:
+            session = Session.objects.start(
+                serializer.validated_data["user"],
+                address=request.META["REMOTE_ADDR"],
+                user_agent=user_agent,
+                device=device_name(user_agent),
+            )
+        except StaleLoginError as error:
+            raise AuthenticationFailed(code="invalid_credentials") from error
+        return Response({**session.tokens(), "user": UserSerializer(session.user).data})
+
+    @extend_schema(
+        operation_id="auth_refresh", request=RefreshSerializer, responses=TokenPairSerializer
+    )
+    @action(["POST"], False, authentication_classes=[], permission_classes=[AllowAny])
+    def refresh(self, request: Request) -> Response:
+        """Swap a refresh token for a new pair; the token is spent from then on."""
+        serializer = RefreshSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        try:
+            claims = read_refresh_token(serializer.validated_data["refresh_token"])
+            if claims.is_expired:
+                raise TokenNotValid
+            session = Session.objects.rotate(claims)
+        except (tokens.TokenError, SessionError) as error:
+            raise TokenNotValid from error
+        return Response(session.tokens())
+
+    @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
+    @action(["POST"], False)
+    def logout(self, request: Request) -> Response:
+        """End this session."""
+        own_sessions(request).filter(pk=request.auth.pk).end(Session.Reason.LOGOUT)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    @extend_schema(operation_id="auth_logout_all", request=None, responses=RevokedSerializer)
+    @action(["POST"], False, url_path="logout-all")
+    def logout_all(self, request: Request) -> Response:
+        """End every session of the user, this one too."""
+        return Response({"revoked": own_sessions(request).end(Session.Reason.LOGOUT_ALL)})
+
+    @extend_schema(
+        operation_id="auth_password", request=PasswordChangeSerializer, responses={204: None}
+    )
+    @action(["POST"], False)
+    def password(self, request: Request) -> Response:
+        """Change the password and end the user's other sessions."""
+        serializer = PasswordChangeSerializer(
+            data=request.data, context=self.get_serializer_context()
+        )
+        serializer.is_valid(raise_exception=True)
+        user, password = serializer.validated_data["user"], serializer.validated_data["password"]
+        try:
+            user.change_password(password, session=request.auth)
+        except StaleLoginError as error:
+            raise TokenNotValid from error
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+@extend_schema(tags=["auth"])
+class SessionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Session]):
+    """The devices on which the caller is signed in."""
+
+    serializer_class = SessionSerializer
+    throttle_scope = "auth"
+    lookup_value_converter = "uuid"
+
+    def get_queryset(self) -> SessionQuerySet:
+        return own_sessions(self.request).order_by("-last_used_at", "-pk")
+
+    @extend_schema(responses={204: None})
+    def destroy(self, request: Request, pk: Any) -> Response:
+        """End one of the caller's sessions."""
+        if not self.get_queryset().filter(pk=pk).end(Session.Reason.USER):
+            raise NotFound
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class UserViewSet(
+    mixins.CreateModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.UpdateModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet[User],
+):
+    permission_classes = [IsAuthenticated, IsSelfOrReadOnly]
+    lookup_value_converter = "int"
+    http_method_names = ["get", "head", "post", "patch", "delete"]
+
+    @property
+    def throttle_scope(self) -> str | None:
+        return "auth" if self.action == "create" else None
+
+    def get_permissions(self) -> list[Any]:
+        return [AllowAny()] if self.action == "create" else list(super().get_permissions())
+
+    def get_queryset(self) -> QuerySet[User]:
+        # An update starts from what is stored now: a stale row would undo a deactivation.
+        users = User.objects.all()
+        return users.select_for_update(no_key=True) if self.action == "partial_update" else users
+
+    def get_serializer_class(self) -> type[UserSerializer]:
+        serializers = {"create": RegistrationSerializer, "retrieve": ProfileSerializer}
+        return serializers.get(self.action, UserSerializer)
+
+    @transaction.atomic
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Change the caller's own names; never the password or a flag."""
+        return super().partial_update(request, *args, **kwargs)
+
+    @extend_schema(operation_id="users_me")
+    @action(["GET"], False)
+    def me(self, request: Request) -> Response:
+        """Return the caller."""
+        return Response(self.get_serializer(request.user).data)
+
+
+def own_sessions(request: Request) -> SessionQuerySet:
+    """Select the caller's active sessions: another's can't be named by accident."""
+    return Session.objects.active().filter(user=request.user.pk)
+
+
+def read_refresh_token(text: Any) -> tokens.Claims:
+    if not isinstance(text, str):
+        raise tokens.TokenError
+    return tokens.read(tokens.RefreshToken, text)

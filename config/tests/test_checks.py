@@ -1,0 +1,169 @@
+"""Each rule of the start-up, by the identifiers that it answers with."""
+
+import secrets
+import string
+
+import pytest
+from django.core.checks import run_checks
+from pytest_django import Settings
+
+from config import checks
+from config.checks import secret_faults
+
+GOOD = {
+    "SECRET": ["q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0", "R6tKx2Nw9Vb4Qm7Zc1Yh8Jp3Ls5Df0Ga"],
+    "ACCESS_TOKEN_SECRET": ["Hy7-uN_c4Vp2Lk9Wd6Zb3Xm8Qt1Rf5Js0"],
+    "REFRESH_TOKEN_SECRET": ["mB5Vx8Jq2Ws7Nf4Kc9Tz6Lp1Hd3Rg0Yv"],
+}
+
+
+@pytest.fixture(autouse=True)
+def production(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration that is good outside of DEBUG; each test breaks one thing."""
+    settings.DEBUG = False
+    settings.SECRETS = dict(GOOD)
+    settings.ENVIRONMENT_FAULTS = []
+    settings.ALLOWED_HOSTS = ["api.example.com"]
+    settings.CORS_ALLOW_ALL_ORIGINS = False
+    settings.WEB_CONCURRENCY = 2
+    settings.CACHE_URL = "redis://localhost"
+    settings.BCRYPT_ROUNDS = 14
+    postgres = "django.db.backends.postgresql"
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", postgres)
+
+
+def found() -> list[str]:
+    return [message.id or "" for check in checks.CHECKS for message in check()]
+
+
+def test_a_good_configuration_passes() -> None:
+    assert found() == []
+
+
+def test_the_checks_are_registered(settings: Settings) -> None:
+    settings.ALLOWED_HOSTS = []
+
+    assert "config.E005" in {message.id for message in run_checks()}
+
+
+def test_what_could_not_be_read_is_reported(settings: Settings) -> None:
+    settings.ENVIRONMENT_FAULTS = ["PORT must be a whole number.", "DB_HOST is required."]
+
+    assert found() == ["config.E001", "config.E001"]
+
+
+@pytest.mark.parametrize("name", list(GOOD))
+def test_every_secret_is_required(settings: Settings, name: str) -> None:
+    settings.SECRETS[name] = [""]
+
+    assert found() == ["config.E002"]
+
+
+@pytest.mark.parametrize("name", list(GOOD))
+@pytest.mark.parametrize("is_fallback", [True, False])
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aE",  # 31 characters
+        "short",
+        "password" * 5,
+        "my-super-secret-password-changeme!!",
+        "SECRETdefaultEXAMPLEtestCHANGEMEpassword12",
+        "replace-me-with-access-token-secret",
+        "abc123XYZ-" * 5,
+        "abc123XYZ-" * 5 + "abc",
+        "a" * 40,
+        "abababababababababababababababababab",
+        "aabbccddaabbccddbbaaccddccaabbddbbaacc",
+        "0123456789" + "abcdefghijklmnopqrstuvwxyz",
+    ],
+)
+def test_a_weak_secret_is_refused_in_every_role(
+    settings: Settings, name: str, is_fallback: bool, secret: str
+) -> None:
+    current, *earlier = GOOD[name]
+    settings.SECRETS[name] = [current, *earlier, secret] if is_fallback else [secret]
+
+    messages = checks.check_strong_secrets()
+
+    assert messages
+    assert {message.id for message in messages} == {"config.E003"}
+    for message in messages:
+        assert message.msg.startswith(f"{name}_FALLBACKS " if is_fallback else f"{name} ")
+        assert secret not in message.msg
+
+
+def test_a_random_secret_is_never_refused() -> None:
+    """Also where its letters happen to spell a word."""
+    for alphabet in (string.hexdigits[:16], string.ascii_letters + string.digits):
+        for _ in range(2000):
+            secret = "".join(secrets.choice(alphabet) for _ in range(32))
+            assert not list(secret_faults(secret))
+    assert not list(secret_faults("q8Zr1vXktestmTn7bYw2cJh5sLd9fGp4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "copies"),
+    [
+        ("ACCESS_TOKEN_SECRET", [GOOD["SECRET"][0]]),
+        ("REFRESH_TOKEN_SECRET", [GOOD["ACCESS_TOKEN_SECRET"][0]]),
+        ("REFRESH_TOKEN_SECRET", [GOOD["REFRESH_TOKEN_SECRET"][0], GOOD["SECRET"][1]]),
+    ],
+)
+def test_secrets_are_all_different(settings: Settings, name: str, copies: list[str]) -> None:
+    settings.SECRETS[name] = copies
+
+    assert found() == ["config.E004"]
+
+
+@pytest.mark.parametrize("hosts", [[], ["*"], ["api.example.com", "*"]])
+def test_hosts_are_named(settings: Settings, hosts: list[str]) -> None:
+    settings.ALLOWED_HOSTS = hosts
+
+    assert found() == ["config.E005"]
+
+
+def test_origins_are_named(settings: Settings) -> None:
+    settings.CORS_ALLOW_ALL_ORIGINS = True
+
+    assert found() == ["config.E006"]
+
+
+def test_several_processes_share_a_cache(settings: Settings) -> None:
+    settings.CACHE_URL = ""
+    assert found() == ["config.E007"]
+
+    settings.WEB_CONCURRENCY = 1
+    assert found() == []
+
+
+def test_the_embedded_database_is_for_development(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "config.embedded_postgres")
+    assert found() == ["config.E008"]
+
+    settings.DEBUG = True
+    assert found() == []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert found() == ["config.E009"]
+
+
+def test_bcrypt_has_a_lowest_cost(settings: Settings) -> None:
+    settings.BCRYPT_ROUNDS = 11
+
+    assert found() == ["config.E010"]
+
+
+def test_debug_relaxes_this_and_nothing_else(settings: Settings) -> None:
+    settings.DEBUG = True
+    settings.ALLOWED_HOSTS = []
+    settings.CORS_ALLOW_ALL_ORIGINS = True
+    settings.CACHE_URL = ""
+    settings.BCRYPT_ROUNDS = 4
+    assert found() == []
+
+    settings.SECRETS["SECRET"] = ["weak"]
+    settings.SECRETS["ACCESS_TOKEN_SECRET"] = [""]
+    settings.SECRETS["REFRESH_TOKEN_SECRET"] = [GOOD["REFRESH_TOKEN_SECRET"][0]] * 2
+    assert found() == ["config.E002", "config.E003", "config.E004"]

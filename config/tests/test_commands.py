@@ -1,0 +1,187 @@
+import re
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+from pytest_django import Settings
+
+from accounts.models import Session, User
+from catalog.models import Product
+from config.checks import secret_faults
+from config.management.commands import doctor, generatesecrets, setup
+from conftest import SignIn
+
+NAMES = ["SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"]
+
+
+def run(*command: str) -> str:
+    output = StringIO()
+    call_command(*command, stdout=output)
+    return output.getvalue()
+
+
+def pairs(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+class TestGenerateSecrets:
+    def test_it_prints_lines_for_dotenv(self) -> None:
+        found = pairs(run("generatesecrets"))
+
+        assert list(found) == NAMES
+        assert len(set(found.values())) == 3
+        for secret in found.values():
+            assert re.fullmatch(r"[A-Za-z0-9_-]{43}", secret)
+            assert not list(secret_faults(secret))
+
+    def test_it_draws_again_until_the_rules_are_met(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn = iter(["weak", "q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0"])
+        monkeypatch.setattr("secrets.token_urlsafe", lambda length: next(drawn))
+
+        assert generatesecrets.good_secret() == "q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0"
+
+    def test_it_writes_and_keeps_a_good_old_one_as_fallback(
+        self, settings: Settings, tmp_path: Path
+    ) -> None:
+        settings.BASE_DIR = tmp_path
+        dotenv = tmp_path / ".env"
+        good, older = "q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0", "R6tKx2Nw9Vb4Qm7Zc1Yh8Jp3Ls5Df0Ga"
+        dotenv.write_text(
+            f"# mine\nPORT=4000\nSECRET='{good}'\nSECRET_FALLBACKS={older}\n"
+            "ACCESS_TOKEN_SECRET=replace-me-with-access-token-secret\n"
+        )
+
+        run("generatesecrets", "--write")
+
+        text = dotenv.read_text()
+        found = pairs(text)
+        assert text.startswith("# mine\nPORT=4000\nSECRET=")
+        assert found["SECRET_FALLBACKS"] == f"{good},{older}"
+        assert "ACCESS_TOKEN_SECRET_FALLBACKS" not in found
+        assert all(not list(secret_faults(found[name])) for name in NAMES)
+        assert dotenv.stat().st_mode & 0o777 == 0o600
+
+    def test_it_writes_where_there_was_nothing(self, settings: Settings, tmp_path: Path) -> None:
+        settings.BASE_DIR = tmp_path
+
+        run("generatesecrets", "--write")
+
+        assert list(pairs((tmp_path / ".env").read_text())) == NAMES
+
+
+class TestSetup:
+    def test_it_writes_a_dotenv_and_begins_again(
+        self, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class BeganAgainError(Exception):
+            pass
+
+        def begin_again(*args: Any) -> None:
+            raise BeganAgainError
+
+        settings.BASE_DIR = tmp_path
+        monkeypatch.setattr("os.execv", begin_again)
+
+        with pytest.raises(BeganAgainError):
+            run("setup")
+
+        found = pairs((tmp_path / ".env").read_text())
+        assert (found["DEBUG"], found["DATABASE_URL"]) == ("true", "embedded://")
+        assert all(not list(secret_faults(found[name])) for name in NAMES)
+
+    def test_it_leaves_one_that_exists_alone(
+        self, db: None, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.BASE_DIR = tmp_path
+        settings.DEBUG = True
+        (tmp_path / ".env").write_text("PORT=1\n")
+        monkeypatch.setattr(setup, "refuse_taken_port", lambda host, port: None)
+
+        run("setup")
+
+        assert (tmp_path / ".env").read_text() == "PORT=1\n"
+
+    @pytest.mark.parametrize(("family", "host"), [("AF_INET", "127.0.0.1"), ("AF_INET6", "::1")])
+    def test_a_port_that_is_taken_is_told_in_a_line(self, family: str, host: str) -> None:
+        import socket
+
+        with socket.socket(getattr(socket, family)) as taken:
+            taken.bind((host, 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+
+            with pytest.raises(CommandError, match=f"{port}.*PORT=") as raised:
+                setup.refuse_taken_port(host, port)
+
+        assert "\n" not in str(raised.value)
+        setup.refuse_taken_port(host, port)
+
+
+def test_seeddemo_adds_what_was_asked_for(db: None, sign_in: SignIn) -> None:
+    options = ("--users", "3", "--sessions", "20", "--products", "30")
+
+    run("seeddemo", *options)
+    run("seeddemo", *options)
+
+    assert (User.objects.count(), Session.objects.count(), Product.objects.count()) == (3, 40, 60)
+    assert 0 < Session.objects.active().count() < 40
+    sign_in(User.objects.get(username="demo2"), "a sunny day in May")
+
+
+class TestDoctor:
+    @pytest.fixture(autouse=True)
+    def development(self, settings: Settings) -> None:
+        """Let the configuration of the tests pass for one."""
+        settings.DEBUG = True
+
+    def test_a_healthy_machine(self, db: None) -> None:
+        output = run("doctor")
+
+        assert output.count("  ok      ") == 5
+        assert output.endswith("All is well.\n")
+
+    def test_a_bad_configuration_is_all_that_is_looked_at(self, settings: Settings) -> None:
+        settings.SECRETS = {**settings.SECRETS, "SECRET": ["weak"]}
+
+        with pytest.raises(CommandError, match="1 thing"):
+            run("doctor")
+
+    def test_what_ails_is_told_and_the_rest_looked_at(
+        self, db: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM django_migrations WHERE app = 'catalog'")
+        monkeypatch.setattr(cache, "get", lambda key: None)
+        future = timezone.now() + timezone.timedelta(minutes=1)
+        monkeypatch.setattr(doctor, "datetime", type("D", (), {"now": lambda tz: future}))
+        output = StringIO()
+
+        with pytest.raises(CommandError, match="3 thing"):
+            call_command("doctor", stdout=output)
+
+        failed = re.findall(r"failed  (\w+): (.*)", output.getvalue())
+        assert [name for name, _ in failed] == ["migrations", "cache", "clock"]
+
+    def test_a_database_that_folds_no_case_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Cursor:
+            def __enter__(self) -> "Cursor":
+                return self
+
+            def __exit__(self, *args: object) -> None:
+                pass
+
+            def execute(self, statement: str) -> None:
+                pass
+
+            def fetchone(self) -> tuple[str, bool]:
+                return "18", False
+
+        monkeypatch.setattr(doctor.connection, "cursor", Cursor)
+
+        with pytest.raises(doctor.TroubleError, match="locale"):
+            doctor.look_at_database()

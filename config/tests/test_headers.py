@@ -1,0 +1,194 @@
+import io
+import logging
+import re
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from config.logs import request_id
+from conftest import API, SignIn
+
+ORIGIN = "https://app.example.com"
+EXPOSED = {"X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"}
+
+
+def every_kind_of_answer(client: APIClient) -> dict[str, Any]:
+    return {
+        "success": client.get(f"{API}/product", HTTP_ORIGIN=ORIGIN),
+        "health": client.get("/health", HTTP_ORIGIN=ORIGIN),
+        "not found": client.get("/api/v1/nothing", HTTP_ORIGIN=ORIGIN),
+        "refused": client.get(f"{API}/users/me", HTTP_ORIGIN=ORIGIN),
+        "method": client.put(f"{API}/product", HTTP_ORIGIN=ORIGIN),
+        "options": client.options(f"{API}/product", HTTP_ORIGIN=ORIGIN),
+        "query": client.get(f"{API}/product?x=%00", HTTP_ORIGIN=ORIGIN),
+        "preflight": client.options(
+            f"{API}/product", HTTP_ORIGIN=ORIGIN, HTTP_ACCESS_CONTROL_REQUEST_METHOD="POST"
+        ),
+    }
+
+
+def test_every_answer_carries_the_security_headers(client: APIClient, db: None) -> None:
+    for kind, response in every_kind_of_answer(client).items():
+        assert response.headers["X-Content-Type-Options"] == "nosniff", kind
+        assert response.headers["Referrer-Policy"], kind
+        assert response.headers["X-Frame-Options"] == "DENY", kind
+        if kind != "preflight":
+            policy = response.headers["Content-Security-Policy"]
+            assert policy == "default-src 'none'; frame-ancestors 'none'", kind
+        assert "Strict-Transport-Security" not in response.headers, kind
+        assert response.headers["Content-Length"] == str(len(response.content)), kind
+
+
+class TestRequestId:
+    @pytest.mark.parametrize("given", ["abc", "A-1_b.2", "x" * 128])
+    def test_a_sane_one_comes_back(self, client: APIClient, db: None, given: str) -> None:
+        for path in (f"{API}/product", "/health", "/nothing"):
+            response = client.get(path, HTTP_X_REQUEST_ID=given)
+            assert response.headers["X-Request-ID"] == given
+
+    @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a\nb", "é", "<script>", "١"])
+    def test_any_other_is_replaced(self, client: APIClient, given: str) -> None:
+        response = client.get("/health", HTTP_X_REQUEST_ID=given)
+
+        assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+    def test_it_stands_in_every_log_line(
+        self, client: APIClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stream = io.StringIO()
+        [handler] = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
+        monkeypatch.setattr(handler, "stream", stream)
+
+        client.get("/api/v1/nothing%0aforged", HTTP_X_REQUEST_ID="tell-me")
+        logging.getLogger("anything").warning("a line\nand [no-id] another", extra={})
+        client.get("/health%1b", HTTP_X_REQUEST_ID="tell-me")
+
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == 3
+        assert [line[-9:] for line in lines] == ["[tell-me]", "other [-]", "[tell-me]"]
+        assert request_id.get() == "-"
+
+
+class TestCaching:
+    def test_where_a_token_was_presented_or_handed_out_nothing_is_stored(
+        self, client: APIClient, user: User, sign_in: SignIn
+    ) -> None:
+        device = sign_in(user)
+
+        for response in (
+            device.get(f"{API}/product"),
+            device.get(f"{API}/users/me"),
+            client.get(f"{API}/product", HTTP_AUTHORIZATION="Bearer garbage"),
+            client.post(f"{API}/auth/login", {}),
+            client.post(f"{API}/auth/refresh", {}),
+        ):
+            assert response.headers["Cache-Control"] == "no-store"
+
+
+class TestHTTPS:
+    @pytest.fixture(autouse=True)
+    def production(self, settings: Settings) -> None:
+        settings.SECURE_HSTS_SECONDS = 3600
+
+    def test_hsts_on_https_only(self, client: APIClient) -> None:
+        assert "Strict-Transport-Security" in client.get("/health", secure=True).headers
+        assert "Strict-Transport-Security" not in client.get("/health").headers
+
+    def test_the_proxys_word_counts_only_if_it_is_trusted(
+        self, client: APIClient, settings: Settings
+    ) -> None:
+        header = {"HTTP_X_FORWARDED_PROTO": "https"}
+        assert "Strict-Transport-Security" not in client.get("/health", **header).headers
+
+        settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+        assert "Strict-Transport-Security" in client.get("/health", **header).headers
+
+
+class TestCORS:
+    def test_no_origin_is_allowed_unless_listed(self, client: APIClient, db: None) -> None:
+        for kind, response in every_kind_of_answer(client).items():
+            assert "Access-Control-Allow-Origin" not in response.headers, kind
+
+    def test_a_listed_one_may_read_refusals_too(
+        self, client: APIClient, db: None, settings: Settings
+    ) -> None:
+        settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
+
+        for kind, response in every_kind_of_answer(client).items():
+            assert response.headers["Access-Control-Allow-Origin"] == ORIGIN, kind
+            exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
+            assert exposed == EXPOSED, kind
+            assert "Access-Control-Allow-Credentials" not in response.headers, kind
+
+    def test_a_500_carries_them_as_well(
+        self, client: APIClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
+        monkeypatch.delattr("catalog.views.ProductViewSet.get_queryset")
+        monkeypatch.setattr("catalog.views.ProductViewSet.queryset", "broken", raising=False)
+
+        response = client.get(f"{API}/product", HTTP_ORIGIN=ORIGIN)
+
+        assert response.status_code == 500
+        assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+    def test_another_origin_may_not(self, client: APIClient, settings: Settings) -> None:
+        settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
+
+        response = client.get("/health", HTTP_ORIGIN="https://evil.example.com")
+
+        assert "Access-Control-Allow-Origin" not in response.headers
+
+
+class TestPages:
+    @pytest.mark.parametrize("path", [f"{API}/docs", "/admin/login/"])
+    def test_pages_run_nothing_but_what_is_served_here(
+        self, client: APIClient, db: None, path: str
+    ) -> None:
+        response = client.get(path)
+
+        html = response.content.decode()
+        policy = response.headers["Content-Security-Policy"]
+        assert response.status_code == 200
+        assert policy.startswith("default-src 'self';")
+        assert "unsafe" not in policy
+        assert not re.search(r"<script(?![^>]*\ssrc=)[^>]*>", html)
+        assert not re.search(r"\s(style|on[a-z]+)=", html)
+        assert "<style" not in html
+        assert not re.search(r"(src|href)=\"(https?:)?//", html)
+
+    def test_the_pages_files_are_served_without_collectstatic(self, client: APIClient) -> None:
+        html = client.get(f"{API}/docs").content.decode()
+
+        paths = re.findall(r'(?:src|href)="(/static/[^"]+)"', html)
+        assert len(paths) == 5
+        for path in paths:
+            response = client.get(path)
+            assert (response.status_code, bool(b"".join(response))) == (200, True), path
+            response.close()
+
+
+class TestAdminErrors:
+    def test_people_get_html(self, client: APIClient, db: None) -> None:
+        response = client.get("/admin/nothing/", follow=True)
+
+        assert response.headers["Content-Type"].startswith("text/html")
+
+    def test_also_when_the_database_is_away(
+        self, client: APIClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise OperationalError("secret")
+
+        monkeypatch.setattr("django.contrib.auth.views.LoginView.dispatch", fail)
+
+        response = client.get("/admin/login/")
+
+        assert response.status_code == 503
+        assert response.headers["Content-Type"].startswith("text/html")
+        assert int(response.headers["Retry-After"]) >= 1
+        assert b"secret" not in response.content

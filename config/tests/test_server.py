@@ -1,0 +1,269 @@
+"""The service as gunicorn serves it, over a real socket, on the tests' database."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from pytest_django import Settings
+
+from accounts.models import User
+from config.management.commands.doctor import Service, TroubleError
+from conftest import API, PASSWORD
+
+ROOT = Path(__file__).resolve().parents[2]
+MEBIBYTE = 1024 * 1024
+
+
+class Server:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+
+    def ask(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        with contextlib.closing(self.connect()) as client:
+            client.request(method, path, body, headers)
+            response = client.getresponse()
+            return response, response.read()
+
+    def say(self, data: bytes) -> bytes:
+        """Send bytes as they are and return all that comes back until the server hangs up."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=15) as client:
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.fixture(scope="module")
+def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start gunicorn as operators do, but for DEBUG; stop it with SIGTERM."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    database = connection.settings_dict
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DATABASE_URL": f"postgres://postgres@/{database['HOST']}/{database['NAME']}",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "BCRYPT_ROUNDS": "4",
+        "WEB_CONCURRENCY": "1",
+        "AUTH_RATE_LIMIT": "1000/m",
+        "LOG_FORMAT": "json",
+    }
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).with_name("gunicorn"))],
+            cwd=ROOT, env=environment, stdout=output, stderr=output,
+        )  # fmt: skip
+        try:
+            wait_for(port, log)
+            yield Server(port)
+        finally:
+            process.terminate()
+            assert process.wait(timeout=30) == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert lines
+    assert all({"time", "level", "message", "request_id"} <= set(line) for line in lines)
+
+
+def wait_for(port: int, log: Path) -> None:
+    for _ in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    pytest.fail(log.read_text())  # pragma: no cover
+
+
+def assert_is_problem(body: bytes, code: str) -> None:
+    assert json.loads(body)["code"] == code
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_life_of_a_session(server: Server) -> None:
+    json_type = {"Content-Type": "application/json"}
+    user = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
+    response, _ = server.ask("POST", f"{API}/users", json.dumps(user), **json_type)
+    assert response.status == 201
+    assert response.headers["Content-Length"]
+
+    login = json.dumps({"identity": "alice", "password": PASSWORD})
+    response, body = server.ask("POST", f"{API}/auth/login/", login, **json_type)
+    bearer = {"Authorization": f"bearer {json.loads(body)['access_token']}"}
+    assert response.status == 200
+
+    assert server.ask("GET", f"{API}/users/me", **bearer)[0].status == 200
+    assert server.ask("POST", f"{API}/auth/logout", **bearer)[0].status == 204
+    assert server.ask("GET", f"{API}/users/me", **bearer)[0].status == 401
+
+
+class TestBodies:
+    @pytest.mark.django_db(transaction=True)
+    def test_a_chunked_body_is_read_like_any_other(self, server: Server) -> None:
+        parts = iter([b'{"identity": "nobody", ', b'"password": "x"}'])
+
+        response, body = server.ask(
+            "POST", f"{API}/auth/login", parts, **{"Content-Type": "application/json"}
+        )
+
+        assert response.status == 401
+        assert_is_problem(body, "invalid_credentials")
+
+    @pytest.mark.parametrize("path", [f"{API}/auth/login", f"{API}/users/me", "/nothing"])
+    def test_a_body_that_is_too_long_is_answered_whole(self, server: Server, path: str) -> None:
+        for body in (b"x" * (MEBIBYTE + 1), b"x" * 8 * MEBIBYTE, iter([b"x" * MEBIBYTE] * 3)):
+            response, answer = server.ask("POST", path, body, Connection="close")
+
+            assert response.status == 413
+            assert_is_problem(answer, "payload_too_large")
+
+    def test_a_refusal_before_the_body_is_wanted_arrives(self, server: Server) -> None:
+        body = b"x" * (MEBIBYTE - 1)
+
+        response, answer = server.ask("POST", f"{API}/product", body, Connection="close")
+
+        assert response.status == 401
+        assert_is_problem(answer, "not_authenticated")
+
+    def test_one_connection_serves_many(self, server: Server) -> None:
+        with contextlib.closing(server.connect()) as client:
+            for method, path, status in (
+                ("POST", f"{API}/product", 401),
+                ("HEAD", "/health", 200),
+                ("OPTIONS", f"{API}/auth/login", 200),
+                ("GET", "/health", 200),
+            ):
+                client.request(method, path, b"{}" if method == "POST" else None)
+                response = client.getresponse()
+                response.read()
+                assert response.status == status
+
+
+class TestRequests:
+    def test_two_authorization_headers(self, server: Server) -> None:
+        lines = ["GET /api/v1/users/me HTTP/1.1", "Host: localhost", "Connection: close"]
+        for second in ("Bearer x", "Basic x"):
+            headers = [*lines, "Authorization: Bearer x", f"Authorization: {second}", "", ""]
+
+            answer = server.say("\r\n".join(headers).encode())
+
+            assert answer.startswith(b"HTTP/1.1 401")
+            assert_is_problem(answer.partition(b"\r\n\r\n")[2], "token_not_valid")
+
+    def test_head_has_no_body(self, server: Server) -> None:
+        for path in ("/health", "/api/v1/schema", "/nothing"):
+            answer = server.say(
+                f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+            )
+
+            headers, _, body = answer.partition(b"\r\n\r\n")
+            assert b"Content-Length: " in headers
+            assert body == b""
+
+    def test_the_proxys_headers_mean_nothing_without_a_proxy(self, server: Server) -> None:
+        response, _ = server.ask(
+            "GET", "/health", **{"X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"}
+        )
+
+        assert "Strict-Transport-Security" not in response.headers
+
+    @pytest.mark.parametrize(
+        "path", ["/%00", "/api/v1/product/%ff", "/api/v1/product?search=%ff", "/a%0d%0ab"]
+    )
+    def test_odd_paths(self, server: Server, path: str) -> None:
+        response, _ = server.ask("GET", path)
+
+        assert response.status in {400, 404}
+        assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_no_file_is_left_outside_the_project(server: Server) -> None:
+    assert not (Path.home() / ".gunicorn").exists()
+    assert settings.BASE_DIR == ROOT
+
+
+class TestDoctor:
+    @pytest.fixture(autouse=True)
+    def development(self, settings: Settings) -> None:
+        settings.DEBUG = True
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_lives_the_life_of_a_session_and_cleans_up(self, server: Server) -> None:
+        output = StringIO()
+
+        call_command("doctor", "--url", f"http://127.0.0.1:{server.port}/", stdout=output)
+
+        steps = re.findall(r"  ok      ([\w ]+):", output.getvalue())
+        assert steps[5:] == [
+            "readiness", "register", "log in", "client address", "refresh", "replay", "end",
+            "clean up",
+        ]  # fmt: skip
+        assert not User.objects.exists()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_removes_its_user_also_when_a_step_fails(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(self: Service) -> str:
+            raise TroubleError("no")
+
+        monkeypatch.setattr(Service, "refresh", fail)
+        output = StringIO()
+
+        with pytest.raises(CommandError, match="1 thing"):
+            call_command("doctor", "--url", f"http://127.0.0.1:{server.port}", stdout=output)
+
+        assert "failed  refresh: no" in output.getvalue()
+        assert "clean up" in output.getvalue()
+        assert not User.objects.exists()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_nobody_there(self) -> None:
+        with pytest.raises(CommandError, match="1 thing"):
+            call_command("doctor", "--url", "http://127.0.0.1:1", stdout=StringIO())
+
+    def test_answers_that_are_not_as_they_should_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        service = Service("https://api.example.com")
+        service.pair = {"refresh_token": "same", "access_token": "x"}
+        answers: dict[str, Any] = {
+            "/api/v1/health/ready": {"checks": {"cache": {"status": "degraded"}}},
+            "/api/v1/auth/sessions": {"results": [{"current": True, "ip_address": "10.0.0.1"}]},
+            "/api/v1/auth/refresh": {"refresh_token": "same", "access_token": "x"},
+        }
+        monkeypatch.setattr(Service, "call", lambda self, method, path, *a, **k: answers[path])
+
+        for step, reason in (
+            (service.is_ready, "cache is degraded"),
+            (service.address, "TRUSTED_PROXY_COUNT"),
+            (service.refresh, "not rotated"),
+        ):
+            with pytest.raises(TroubleError, match=reason):
+                step()
+
+    def test_limits_are_waited_out_within_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        service, slept = Service("http://localhost"), []
+        answers = iter([(429, {"Retry-After": "30"}, {}), (503, {"Retry-After": "2"}, {})] * 3)
+        monkeypatch.setattr(Service, "send", lambda *args: next(answers))
+        monkeypatch.setattr("time.sleep", slept.append)
+
+        with pytest.raises(TroubleError, match="answered 429"):
+            service.call("GET", "/", expect=200)
+
+        assert slept == [30, 2, 30, 2]

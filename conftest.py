@@ -1,0 +1,62 @@
+"""Roles, and the clients that they hold."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from rest_framework.test import APIClient
+
+from accounts.models import User
+
+PASSWORD = "a sunny day in May"
+API = "/api/v1"
+
+SignIn = Callable[..., APIClient]
+
+
+@pytest.fixture(autouse=True)
+def fresh_counts() -> None:
+    """Begin each test with every limit untouched."""
+    cache.clear()
+
+
+@pytest.fixture
+def client() -> APIClient:
+    """A client as strangers hold it; what the service raises is an answer to it."""
+    return APIClient(raise_request_exception=False)
+
+
+@pytest.fixture
+def make_user(db: None) -> Callable[..., User]:
+    def make(username: str = "alice", **fields: Any) -> User:
+        fields = {"email": f"{username}@example.com", "password": PASSWORD, **fields}
+        return User.objects.create_user(username, **fields)
+
+    return make
+
+
+@pytest.fixture
+def user(make_user: Callable[..., User]) -> User:
+    return make_user("alice")
+
+
+@pytest.fixture
+def stranger(make_user: Callable[..., User]) -> User:
+    return make_user("mallory")
+
+
+@pytest.fixture
+def sign_in() -> SignIn:
+    """Log in through the API and return the device: a client with a bearer and its `tokens`."""
+
+    def login(user: User, password: str = PASSWORD, **extra: Any) -> APIClient:
+        device = APIClient(raise_request_exception=False)
+        body = {"identity": user.username, "password": password}
+        response = device.post(f"{API}/auth/login", body, **extra)
+        assert response.status_code == 200, response.content
+        device.tokens = response.json()
+        device.credentials(HTTP_AUTHORIZATION=f"Bearer {device.tokens['access_token']}")
+        return device
+
+    return login

@@ -1,0 +1,25 @@
+#!/usr/bin/env python
+"""Django's command-line utility, behind the project's own start-up checks."""
+
+import os
+import sys
+
+# What must run before a configuration exists, or says itself what is wrong with it.
+UNCHECKED = {"help", "--help", "-h", "version", "--version"}
+UNCHECKED |= {"generatesecrets", "setup", "doctor", "collectstatic"}
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    from django.core.management import execute_from_command_line
+
+    command = sys.argv[1] if len(sys.argv) > 1 else "help"
+    if command not in UNCHECKED and not {"--help", "-h"} & set(sys.argv[2:]):
+        from config.checks import exit_on_faults
+
+        exit_on_faults()
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()
