@@ -167,9 +167,10 @@ def refuse_unfit(request: HttpRequest) -> None:
         refuse_unstorable(request.META.get("QUERY_STRING", ""))
 
 
-def drain(request: HttpRequest) -> None:
+def drain(stream: Any) -> None:
+    """Read what a client goes on sending, within reason, so that it comes to read the answer."""
     for _ in range(DRAINED_BYTES // 65536):
-        if not request.read(65536):
+        if not stream.read(65536):
             return
 
 

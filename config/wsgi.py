@@ -16,6 +16,8 @@ from django.conf import settings
 settings.DATABASES["default"] |= settings.WEB_DATABASE
 from django.core.wsgi import get_wsgi_application
 
+from config.middleware import drain
+
 django_application = get_wsgi_application()
 
 
@@ -26,7 +28,9 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     One byte more than the limit is read, so that what is too long is refused with the rest.
     """
     if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
-        body = environ["wsgi.input"].read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
+        stream = environ["wsgi.input"]
+        body = stream.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)
+        drain(stream)
         environ["wsgi.input"] = io.BytesIO(body)
         environ["CONTENT_LENGTH"] = str(len(body))
     return django_application(environ, start_response)
