@@ -129,8 +129,10 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 # Database
 
 DATABASES = {"default": env.database()}
-# What wsgi.py adds for the web process: a pool, and an end to waiting (seconds, milliseconds).
+# What wsgi.py adds for the web process: a connection that each thread keeps and looks at before it
+# relies on it, and an end to waiting (seconds, milliseconds).
 WEB_DATABASE = {
+    "CONN_MAX_AGE": 60,
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": {
         "connect_timeout": 3,
@@ -138,7 +140,6 @@ WEB_DATABASE = {
             "-c statement_timeout=4000 -c lock_timeout=3000"
             " -c idle_in_transaction_session_timeout=10000"
         ),
-        "pool": {"min_size": 1, "max_size": WEB_THREADS, "timeout": 4, "max_idle": 60},
         **DATABASES["default"].get("OPTIONS", {}),
     },
 }

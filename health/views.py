@@ -21,6 +21,8 @@ from django.views import View
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER = "2"
+OK = {"status": "ok"}
+FAILED = {"status": "failed"}
 
 
 class HealthView(View):
@@ -45,12 +47,16 @@ class LiveView(View):
 class ReadyView(View):
     def get(self, request: HttpRequest) -> JsonResponse:
         """Say whether requests can be served; without the cache they can, each process alone."""
+        database = result(check_database, otherwise="failed")
         checks = {
-            "database": result(check_database, otherwise="failed"),
+            "database": database,
             "cache": result(check_cache, otherwise="degraded"),
-            "migrations": result(check_migrations, otherwise="failed"),
+            # A database that is away is waited for once.
+            "migrations": result(check_migrations, otherwise="failed")
+            if database == OK
+            else FAILED,
         }
-        if {"status": "failed"} not in checks.values():
+        if FAILED not in checks.values():
             body = {"status": "ok", "checks": checks}
             return JsonResponse(body, headers={"Cache-Control": "no-store"})
         problem = {
@@ -81,7 +87,7 @@ def result(check: Callable[[], None], *, otherwise: str) -> dict[str, str]:
     except Exception as error:  # noqa: BLE001 - the one place that decides what a stranger may read.
         logger.warning("%s: %s: %s", check.__name__, type(error).__name__, error)
         return {"status": otherwise}
-    return {"status": "ok"}
+    return OK
 
 
 def check_database() -> None:
