@@ -3,7 +3,7 @@ from typing import Any
 
 from django.contrib.auth import authenticate
 from django.contrib.auth.password_validation import validate_password
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from drf_spectacular.utils import (
     OpenApiExample,
     extend_schema_field,
@@ -82,8 +82,7 @@ class UserSerializer(serializers.ModelSerializer[User]):
 
     def save(self, **kwargs: Any) -> User:
         try:
-            with transaction.atomic():
-                return super().save(**kwargs)
+            return super().save(**kwargs)
         except IntegrityError as error:
             field, message = TAKEN[error.__cause__.diag.constraint_name]  # type: ignore[union-attr]
             detail = serializers.ErrorDetail(message, code="unique")

@@ -212,6 +212,16 @@ class TestSessions:
 
         assert user.sessions.active().exists()
 
+    @pytest.mark.parametrize("query", ["alice", "ALICE@example.com", "127.0.0.1"])
+    def test_they_are_found_by_user_and_address(
+        self, console: Client, user: User, sign_in: SignIn, query: str
+    ) -> None:
+        sign_in(user)
+
+        page = console.get("/admin/accounts/session/", {"q": query}).content.decode()
+
+        assert "1 session" in page
+
     def test_its_state_is_told_in_words(self, user: User, sign_in: SignIn) -> None:
         sign_in(user)
         session = user.sessions.get()

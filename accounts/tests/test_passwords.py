@@ -10,7 +10,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts import passwords
-from accounts.models import Session, User
+from accounts.models import Session, StaleLoginError, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher, HashingBusyError
 from conftest import API, PASSWORD, SignIn
 
@@ -168,6 +168,23 @@ class TestHashing:
                 verified, address="192.0.2.1", user_agent="", device="x"
             )
             assert session.ended_at is None
+
+    def test_an_upgrade_does_not_undo_a_change_made_meanwhile(
+        self, bcrypt: None, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user.set_password(PASSWORD)
+        user.save()
+        stale = User.objects.get(pk=user.pk)
+        user.set_password(NEW)
+        user.save()
+        monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 5)
+
+        assert stale.check_password(PASSWORD)
+
+        user.refresh_from_db()
+        assert user.check_password(NEW)
+        with pytest.raises(StaleLoginError):
+            stale.lock_verified()
 
     def test_more_than_may_wait_are_turned_away_and_not_counted(
         self, bcrypt: None, client: APIClient, user: User, settings: Settings
