@@ -17,7 +17,7 @@ class ConsoleSite(admin.AdminSite):
     ) -> HttpResponse:
         """Count attempts like the API's logins; failures are counted by the backend for both."""
         if request.method == "POST":
-            usage = throttling.count(request, "auth:admin:login", "auth")
+            usage = throttling.count(request, "auth")
             if usage["should_limit"]:
                 return errors.problem(request, 429, retry_after=usage["reset"])
         return super().login(request, extra_context)

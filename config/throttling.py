@@ -25,13 +25,12 @@ class AddressThrottle(BaseThrottle):
         scope = getattr(view, "throttle_scope", None)
         if scope is None:
             return True
-        group = f"{scope}:{view.basename}:{view.action}"  # type: ignore[attr-defined]
         trouble = None
         try:
             ident = view.throttle_ident(request) if hasattr(view, "throttle_ident") else ""
         except APIException as error:  # A body that can't be read counts as well.
             ident, trouble = "", error
-        self.usage = count(request._request, f"{group}:{ident}", scope)
+        self.usage = count(request._request, scope, ident)
         if trouble and not self.usage["should_limit"]:
             raise trouble
         return not self.usage["should_limit"]
@@ -40,13 +39,16 @@ class AddressThrottle(BaseThrottle):
         return float(self.usage["reset"])
 
 
-def count(request: HttpRequest, group: str, name: str) -> Mapping[str, Any]:
+def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]:
     """
-    Count a request of this address and leave its headers for `EdgeMiddleware`.
+    Count a request of this address to this route and leave its headers for `EdgeMiddleware`.
 
     `reset` is the number of seconds until the next window has begun: django-ratelimit's window
     includes the second in which it ends, so a client that waited `time_left` would be refused.
     """
+    route = request.resolver_match.route if request.resolver_match else ""
+    method = "GET" if request.method == "HEAD" else request.method
+    group = f"{name}:{method}:{route}:{ident}"
     usage: dict[str, Any] = get_usage(
         request, group=group, key="ip", rate=settings.AUTH_RATE_LIMIT, increment=True
     )
