@@ -19,15 +19,15 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.views import View
-from rest_framework.exceptions import ErrorDetail, ParseError, ValidationError
+from rest_framework.exceptions import ParseError, ValidationError
 
 from config import errors, logs
+from config.parsers import UNSTORABLE, is_unstorable
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 logger = logging.getLogger("config.request")
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 PAGE_POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -45,11 +45,12 @@ class RequestIdMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         started = time.monotonic()
         given = request.headers.get("X-Request-ID", "")
-        request.id = given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex  # type: ignore[attr-defined]
-        token = logs.request_id.set(request.id)  # type: ignore[attr-defined]
+        request_id = given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request.id = request_id  # type: ignore[attr-defined]
+        token = logs.request_id.set(request_id)
         try:
             response = self.get_response(request)
-            response.headers["X-Request-ID"] = request.id  # type: ignore[attr-defined]
+            response.headers["X-Request-ID"] = request_id
             if isinstance(response, HttpResponse):
                 response.headers.setdefault("Content-Length", str(len(response.content)))
             milliseconds = 1000 * (time.monotonic() - started)
@@ -178,9 +179,7 @@ def refuse_unstorable(query: str) -> None:
     """Raise where a query string holds NUL, or bytes that are no UTF-8 (lone surrogates too)."""
     text = query.encode("latin-1").decode(errors="surrogateescape")  # WSGI hands bytes as latin-1
     pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
-    if any(UNSTORABLE.search(name) for name, _ in pairs):
+    if any(is_unstorable(name) for name, _ in pairs):
         raise ParseError
-    unstorable = ErrorDetail("Null characters and surrogates are not allowed.", code="invalid")
-    found = {name: [unstorable] for name, value in pairs if UNSTORABLE.search(value)}
-    if found:
+    if found := {name: [UNSTORABLE] for name, value in pairs if is_unstorable(value)}:
         raise ValidationError(found)

@@ -7,7 +7,8 @@ from django.utils.http import parse_header_parameters
 from rest_framework.exceptions import ErrorDetail, ParseError, UnsupportedMediaType, ValidationError
 from rest_framework.parsers import JSONParser
 
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+UNSTORABLE = ErrorDetail("Null characters and surrogates are not allowed.", code="invalid")
+UNSTORABLE_CHARACTERS = re.compile("[\x00\ud800-\udfff]")
 
 
 class StrictJSONParser(JSONParser):
@@ -35,7 +36,7 @@ class StrictJSONParser(JSONParser):
             )
             if not isinstance(data, dict):
                 raise ParseError
-            unstorable = {field: [UNSTORABLE_TEXT] for field in data if is_unstorable(data[field])}
+            unstorable = {field: [UNSTORABLE] for field in data if is_unstorable(data[field])}
             if is_unstorable(list(data)):
                 raise ParseError
         except (ValueError, RecursionError) as error:
@@ -43,9 +44,6 @@ class StrictJSONParser(JSONParser):
         if unstorable:
             raise ValidationError(unstorable)
         return data
-
-
-UNSTORABLE_TEXT = ErrorDetail("Null characters and surrogates are not allowed.", code="invalid")
 
 
 def unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -62,7 +60,7 @@ def refuse_constant(name: str) -> None:
 def is_unstorable(value: Any) -> bool:
     """Look for NUL or a lone surrogate in a string, or anywhere in what contains strings."""
     if isinstance(value, str):
-        return UNSTORABLE.search(value) is not None
+        return UNSTORABLE_CHARACTERS.search(value) is not None
     if isinstance(value, dict):
         return any(is_unstorable(item) for pair in value.items() for item in pair)
     if isinstance(value, list):
