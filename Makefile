@@ -15,6 +15,7 @@ run: $(VENV)/installed ## Set up what is missing, then serve on PORT (3000) with
 	@exec $(VENV)/bin/gunicorn --reload --workers 1
 
 test: $(VENV)/installed ## Set up what is missing, then run the suite
+	@$(VENV)/bin/coverage erase
 	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(ARGS)
 	@$(VENV)/bin/coverage combine --quiet && $(VENV)/bin/coverage report
 

@@ -35,7 +35,8 @@ def exit_on_faults() -> None:
     faults = [m for m in run_checks() if m.is_serious() and not m.is_silenced()]
     if not faults:
         return
-    sys.stderr.write(f"The configuration has {len(faults)} fault(s):\n")
+    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    sys.stderr.write(f"The configuration has {count}:\n")
     for fault in sorted(faults, key=lambda fault: (fault.id or "", fault.msg)):
         sys.stderr.write(f"  - {fault.msg} ({fault.id})\n")
     sys.stderr.write("README.md lists every variable; `make secrets` prints good secrets.\n")

@@ -80,9 +80,16 @@ def test_every_entry_lists_all_that_is_wrong(command: list[str]) -> None:
     }  # fmt: skip
     assert "example.com" in result.stderr
     assert "nonsense" in result.stderr
-    assert f"{len(faults(result))} fault(s)" in result.stderr
+    assert f"The configuration has {len(faults(result))} faults:" in result.stderr
     for secret in ("too-short", "passwordpassword", GOOD["ACCESS_TOKEN_SECRET"]):
         assert secret not in result.stderr + result.stdout
+
+
+def test_one_fault_is_told_in_the_singular() -> None:
+    result = start([*MANAGE, "check"], GOOD | {"DEBUG": "maybe"})
+
+    assert faults(result) == ["DEBUG must be true or false."]
+    assert "has 1 fault:" in result.stderr
 
 
 def test_the_example_is_refused() -> None:
@@ -100,7 +107,10 @@ def test_a_good_environment_passes_the_deployment_checks() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["help"], [], ["--help"], ["migrate", "--help"], ["generatesecrets"], ["doctor", "--help"]],
+    [
+        *([], ["help"], ["--help"], ["migrate", "--help"], ["version"], ["generatesecrets"]),
+        *(["doctor", "--help"], ["collectstatic", "--noinput", "--dry-run", "-v0"]),
+    ],
 )
 def test_some_commands_need_no_configuration(command: list[str]) -> None:
     assert start([*MANAGE, *command], {}).returncode == 0
