@@ -1,5 +1,6 @@
 """Who is it? One place that looks at a password, for the API and the admin alike."""
 
+import contextlib
 import hashlib
 import ipaddress
 import time
@@ -55,11 +56,16 @@ class LoginFailures:
         self.counter = f"{self.key}:{until}"
         # It outlives the window that it is named after, so that it can't expire in between.
         cache.add(self.counter, 0, window + 60)
-        if cache.incr(self.counter) > quota:
+        try:
+            failures = cache.incr(self.counter)
+        except ValueError:  # The shared cache went away, or came back, just now.
+            failures = 1
+        if failures > quota:
             raise LoginFailuresExceededError(wait=max(1, until - time.time()))
 
     def uncount(self) -> None:
-        cache.decr(self.counter)
+        with contextlib.suppress(ValueError):
+            cache.decr(self.counter)
 
     def clear(self) -> None:
         cache.delete(self.key)

@@ -100,6 +100,8 @@ def check_cache() -> None:
     cache.set(key, "here", timeout=10)
     if cache.get(key) != "here":
         raise CheckError("the cache forgets")
+    if getattr(cache, "is_away", False):
+        raise CheckError("the shared cache is away")
 
 
 def check_migrations() -> None:

@@ -13,6 +13,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import Session, User
+from accounts.models.users import UserManager
 from catalog.models import Product
 from catalog.serializers import ProductSerializer
 from conftest import API, PASSWORD, SignIn
@@ -95,6 +96,23 @@ def test_16_registrations_of_one_name_make_one_user() -> None:
     for response in responses:
         if response.status_code == 400:
             assert {error["code"] for error in response.json()["errors"]} == {"unique"}
+
+
+def test_a_name_that_was_taken_just_now_is_told_by_its_field(
+    user: User, stranger: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = sign_in(stranger)
+    monkeypatch.setattr(UserManager, "with_identity", lambda self, identity: None)
+    body = {"username": "bob", "email": "ALICE@example.com", "password": PASSWORD}
+
+    registered = APIClient().post(f"{API}/users", body)
+    changed = device.patch(f"{API}/users/{stranger.pk}", {"username": "ALICE"})
+
+    for response, field in ((registered, "email"), (changed, "username")):
+        assert response.status_code == 400
+        [error] = response.json()["errors"]
+        assert (error["field"], error["code"]) == (field, "unique")
+    assert User.objects.count() == 2
 
 
 def test_two_who_take_one_name_at_once_are_told_apart(

@@ -100,7 +100,7 @@ def test_a_killed_server_is_started_again_by_the_next(
     companion.stdout.readline()
     killed = server(data)
     killed.kill()
-    while killed.is_running() and killed.status() != psutil.STATUS_ZOMBIE:
+    while killed.is_running() and killed.status() != psutil.STATUS_ZOMBIE:  # pragma: no cover
         time.sleep(0.01)
 
     embedded_postgres.start.__wrapped__()

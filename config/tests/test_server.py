@@ -1,14 +1,8 @@
 """The service as gunicorn serves it, over a real socket, on the tests' database."""
 
 import contextlib
-import http.client
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -17,79 +11,25 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
-from django.db import connection
 from pytest_django import Settings
 
 from accounts.models import User
 from config.management.commands.doctor import Service, TroubleError
+from config.tests.serving import ROOT, Server, serve
 from conftest import API, PASSWORD
 
-ROOT = Path(__file__).resolve().parents[2]
 MEBIBYTE = 1024 * 1024
-
-
-class Server:
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-    def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
-
-    def ask(
-        self, method: str, path: str, body: Any = None, **headers: str
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        with contextlib.closing(self.connect()) as client:
-            client.request(method, path, body, headers)
-            response = client.getresponse()
-            return response, response.read()
-
-    def say(self, data: bytes) -> bytes:
-        """Send bytes as they are and return all that comes back until the server hangs up."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=15) as client:
-            client.sendall(data)
-            return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 @pytest.fixture(scope="module")
 def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start gunicorn as operators do, but for DEBUG; stop it with SIGTERM."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    database = connection.settings_dict
-    environment = os.environ | {
-        "DJANGO_SETTINGS_MODULE": "config.settings",
-        "DATABASE_URL": f"postgres://postgres@/{database['HOST']}/{database['NAME']}",
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "BCRYPT_ROUNDS": "4",
-        "WEB_CONCURRENCY": "1",
-        "AUTH_RATE_LIMIT": "1000/m",
-        "LOG_FORMAT": "json",
-    }
     log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name("gunicorn"))],
-            cwd=ROOT, env=environment, stdout=output, stderr=output,
-        )  # fmt: skip
-        try:
-            wait_for(port, log)
-            yield Server(port)
-        finally:
-            process.terminate()
-            assert process.wait(timeout=30) == 0
+    with serve(log, AUTH_RATE_LIMIT="1000/m", LOG_FORMAT="json") as server:
+        yield server
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert lines
     assert all({"time", "level", "message", "request_id"} <= set(line) for line in lines)
-
-
-def wait_for(port: int, log: Path) -> None:
-    for _ in range(200):
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.1)
-    pytest.fail(log.read_text())  # pragma: no cover
 
 
 def assert_is_problem(body: bytes, code: str) -> None:

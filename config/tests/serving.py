@@ -1,0 +1,79 @@
+"""The service as gunicorn serves it, over a real socket, on the tests' database."""
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Server:
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+
+    def ask(
+        self, method: str, path: str, body: Any = None, **headers: str
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        with contextlib.closing(self.connect()) as client:
+            client.request(method, path, body, headers)
+            response = client.getresponse()
+            return response, response.read()
+
+    def say(self, data: bytes) -> bytes:
+        """Send bytes as they are and return all that comes back until the server hangs up."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=15) as client:
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serve(log: Path, **variables: str) -> Iterator[Server]:
+    """Run one gunicorn with cheap hashing, until SIGTERM at the end, which it obeys."""
+    port = free_port()
+    database = connection.settings_dict
+    environment = os.environ | {
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DATABASE_URL": f"postgres://postgres@/{database['HOST']}/{database['NAME']}",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "BCRYPT_ROUNDS": "4",
+        "WEB_CONCURRENCY": "1",
+        **variables,
+    }
+    command = [str(Path(sys.executable).with_name("gunicorn"))]
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+        try:
+            wait_for(port, log)
+            yield Server(port)
+        finally:
+            process.terminate()
+            assert process.wait(timeout=40) == 0
+
+
+def wait_for(port: int, log: Path) -> None:
+    for _ in range(200):
+        time.sleep(0.1)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+    pytest.fail(log.read_text())  # pragma: no cover
