@@ -7,6 +7,7 @@ name a library, a path or a value.
 """
 
 import http
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,10 +18,11 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.utils.html import format_html
-from django.utils.log import log_response
 from rest_framework import exceptions
 
 from config.throttling import rate_limit_headers
+
+logger = logging.getLogger(__name__)
 
 DETAILS = {
     "parse_error": "The request can't be read.",
@@ -75,7 +77,8 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
         headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
         return problem(request, status, code=code, retry_after=wait, headers=headers)
     if isinstance(error, DATABASE_AWAY):
-        return logged(problem(request, 503, retry_after=DATABASE_RETRY_AFTER), request, error)
+        logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
+        return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
     for kind, status in (
         (Http404, 404),
         (PermissionDenied, 403),
@@ -90,7 +93,8 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
 
 def server_error(request: HttpRequest, error: Exception) -> HttpResponse:
     """Log an exception that nobody expected and answer without a word of it."""
-    return logged(problem(request, 500), request, error)
+    logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
+    return problem(request, 500)
 
 
 def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -164,16 +168,3 @@ def is_problem(response: HttpResponseBase) -> bool:
 
 def is_admin(request: HttpRequest) -> bool:
     return settings.ADMIN_ENABLED and request.path_info.startswith(f"/{settings.ADMIN_PATH}")
-
-
-def logged(response: HttpResponse, request: HttpRequest, error: Exception) -> HttpResponse:
-    """Log an answer with its exception; Django, which sees that, does not log it again."""
-    log_response(
-        "%s: %s",
-        type(error).__name__,
-        request.path,
-        response=response,
-        request=request,
-        exception=error,
-    )
-    return response

