@@ -20,6 +20,7 @@ from rest_framework.exceptions import APIException
 
 MAXIMUM_LENGTH = 128
 LONGEST_WAIT = 2.0
+FREE_THREADS = 3
 NICENESS = 10
 
 
@@ -57,12 +58,12 @@ def hashing_places() -> tuple[threading.BoundedSemaphore, ThreadPoolExecutor]:
     """
     Return the turns (being hashed or waiting) and the places (being hashed) of this process.
 
-    Both together stay below the server's threads, or other requests would find none free.
+    The turns leave some of the server's threads free, or other requests would find none.
     """
-    places = min(settings.HASHING_PLACES, max(1, settings.WEB_THREADS // 2))
-    waiting = settings.WEB_THREADS // 4
+    turns = max(1, settings.WEB_THREADS - FREE_THREADS)
+    places = min(settings.HASHING_PLACES, turns)
     executor = ThreadPoolExecutor(places, "hashing", initializer=lower_priority)
-    return threading.BoundedSemaphore(places + waiting), executor
+    return threading.BoundedSemaphore(turns), executor
 
 
 def lower_priority() -> None:

@@ -117,7 +117,7 @@ class TestChange:
 class TestHashing:
     @pytest.fixture
     def bcrypt(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Hash as in production, but at the lowest cost, in one place with two waiting."""
+        """Hash as in production, but at the lowest cost, in one place with four waiting."""
         path = "accounts.passwords.BoundedBCryptSHA256PasswordHasher"
         settings.PASSWORD_HASHERS = [path, "django.contrib.auth.hashers.MD5PasswordHasher"]
         settings.HASHING_PLACES = 1
@@ -191,7 +191,7 @@ class TestHashing:
     ) -> None:
         settings.LOGIN_FAILURE_LIMIT = (1, 900)
         turns, _ = passwords.hashing_places()
-        for _ in range(3):
+        for _ in range(5):
             turns.acquire()
 
         for _ in range(3):
@@ -200,7 +200,7 @@ class TestHashing:
             assert response.json()["code"] == "service_unavailable"
             assert int(response.headers["Retry-After"]) >= 1
 
-        turns.release(3)
+        turns.release(5)
         response = client.post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
         assert response.status_code == 200
 

@@ -182,8 +182,7 @@ def test_going_away_between_two_commands_is_no_error(
 
 @pytest.mark.django_db(transaction=True)
 def test_two_servers_of_two_processes_let_five_of_40_through(server: Redis, tmp_path: Path) -> None:
-    # Places for all five, should they meet in one process.
-    shared = {"CACHE_URL": server.url, "WEB_CONCURRENCY": "2", "HASHING_PLACES": "4"}
+    shared = {"CACHE_URL": server.url, "WEB_CONCURRENCY": "2"}
     body = json.dumps({"identity": "nobody", "password": "wrong"})
 
     def attempt(instance: Server) -> int:
