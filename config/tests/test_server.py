@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert lines
     assert all({"time", "level", "message", "request_id"} <= set(line) for line in lines)
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
 
 
 def assert_is_problem(body: bytes, code: str) -> None:
