@@ -16,6 +16,7 @@ import environ
 T = TypeVar("T")
 
 DATABASE_PARTS = ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME")
+ENGINE = "config.postgres"
 EMBEDDED_DATABASE = {
     "ENGINE": "config.embedded_postgres",
     "NAME": "latchkey",
@@ -107,7 +108,7 @@ class Environment:
             self.faults.extend(f"{name} is required (or set DATABASE_URL)." for name in missing)
             return {}
         return {
-            "ENGINE": "django.db.backends.postgresql",
+            "ENGINE": ENGINE,
             "HOST": self.values["DB_HOST"],
             "PORT": port,
             "USER": self.values["DB_USER"],
@@ -158,7 +159,7 @@ def parse_database(value: str) -> dict[str, Any]:
     if not re.match(r"postgres(ql)?://", value):
         raise ValueError(form)
     try:
-        parsed: dict[str, Any] = environ.Env.db_url_config(value)
+        parsed: dict[str, Any] = environ.Env.db_url_config(value, engine=ENGINE)
     except ValueError as error:
         raise ValueError(form) from error
     if not parsed["NAME"]:

@@ -135,9 +135,12 @@ WEB_DATABASE = {
     "CONN_MAX_AGE": 60,
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": {
-        "connect_timeout": 3,
+        # A server that hangs is noticed by the look at the connection, then by the next one's
+        # opening: together less than six seconds.
+        "connect_timeout": 2,
+        "longest_wait": 3.5,
         "options": (
-            "-c statement_timeout=4000 -c lock_timeout=3000"
+            "-c statement_timeout=3000 -c lock_timeout=2000"
             " -c idle_in_transaction_session_timeout=10000"
         ),
         **DATABASES["default"].get("OPTIONS", {}),

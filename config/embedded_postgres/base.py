@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.backends.postgresql import base, client
+from django.db.backends.postgresql import client
 
 from config import embedded_postgres
+from config.postgres import base
 
 
 class DatabaseClient(client.DatabaseClient):

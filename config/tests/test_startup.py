@@ -171,7 +171,7 @@ class TestDatabase:
 
         assert settings["ENVIRONMENT_FAULTS"] == []
         assert settings["DATABASES"]["default"] == {
-            "ENGINE": "django.db.backends.postgresql",
+            "ENGINE": "config.postgres",
             "HOST": "db", "PORT": 5433, "USER": "u", "PASSWORD": "p$1", "NAME": "n",
         }  # fmt: skip
 

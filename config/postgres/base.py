@@ -1,0 +1,40 @@
+"""
+Django's PostgreSQL backend, with an end to waiting for a server that hangs.
+
+The server's own timeouts end what is slow; they are no help where the server itself has stopped.
+`OPTIONS["longest_wait"]` is in seconds, and for each answer.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from django.db.backends.postgresql import base
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def get_new_connection(self, conn_params: dict[str, Any]) -> "psycopg.Connection[Any]":
+        longest_wait = conn_params.pop("longest_wait", None)
+        connection: psycopg.Connection[Any] = super().get_new_connection(conn_params)
+        if longest_wait is not None:
+            # Everything that psycopg asks of the server passes through this method.
+            wait = functools.partial(wait_or_close, connection, connection.wait, longest_wait)
+            connection.wait = wait  # type: ignore[method-assign]
+        return connection
+
+
+def wait_or_close(
+    connection: "psycopg.Connection[Any]",
+    wait: Callable[..., Any],
+    longest_wait: float,
+    generator: Any,
+    interval: float = 0.1,
+    timeout: float | None = None,
+) -> Any:
+    """Wait for an answer; one that does not come in time closes the connection."""
+    try:
+        return wait(generator, interval, timeout or longest_wait)
+    except psycopg.OperationalError:
+        connection.close()
+        raise

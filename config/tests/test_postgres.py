@@ -1,0 +1,62 @@
+"""A database that stops answering, while the web process waits for it."""
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from django.db import OperationalError, connection
+
+from config.postgres.base import DatabaseWrapper
+
+
+@pytest.fixture
+def impatient(django_db_setup: None, django_db_blocker: Any) -> Iterator[DatabaseWrapper]:
+    """A connection as the web process has it, but more impatient still."""
+    settings = {**connection.settings_dict, "OPTIONS": {"longest_wait": 0.3, "connect_timeout": 2}}
+    wrapper = DatabaseWrapper(settings, alias="default")
+    with django_db_blocker.unblock():
+        wrapper.ensure_connection()
+        yield wrapper
+        wrapper.close()
+
+
+@pytest.fixture
+def hang(impatient: DatabaseWrapper) -> Iterator[None]:
+    """Stop the process that serves this connection, and no other."""
+    backend = psutil.Process(impatient.connection.info.backend_pid)
+    backend.send_signal(signal.SIGSTOP)
+    yield
+    backend.send_signal(signal.SIGCONT)
+
+
+def test_it_works_like_any_other(impatient: DatabaseWrapper) -> None:
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM generate_series(1, 100000)")
+        assert cursor.fetchone() == (100000,)
+
+
+def test_an_answer_that_does_not_come_closes_the_connection(
+    impatient: DatabaseWrapper, hang: None
+) -> None:
+    started = time.monotonic()
+
+    with pytest.raises(OperationalError, match="timeout"), impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+    assert 0.2 < time.monotonic() - started < 2
+    assert impatient.connection.closed
+
+
+def test_the_look_before_use_finds_it_and_opens_another(
+    impatient: DatabaseWrapper, hang: None
+) -> None:
+    impatient.health_check_enabled = True
+    impatient.health_check_done = False
+
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+        assert cursor.fetchone() == (1,)
