@@ -10,6 +10,7 @@ class ConsoleSite(admin.AdminSite):
     site_title = "Latchkey"
     site_header = "Latchkey"
     index_title = "Console"
+    site_url = "/api/v1/docs"
     empty_value_display = "-"
 
     def login(
