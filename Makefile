@@ -12,7 +12,7 @@ help: ## List the targets
 
 run: $(VENV)/installed ## Set up what is missing, then serve on PORT (3000) with hot reload
 	@$(MANAGE) setup
-	@exec $(VENV)/bin/gunicorn --reload --workers 1
+	@exec env -u WEB_CONCURRENCY $(VENV)/bin/gunicorn --reload --workers 1
 
 test: $(VENV)/installed ## Set up what is missing, then run the suite
 	@$(VENV)/bin/coverage erase

@@ -43,12 +43,12 @@ def post_fork(server, worker):
         del sys.modules["config.settings"], sys.modules["config.environment"]
 
 
-def when_ready(server):
-    """End the output of `make run` with where to go."""
-    if is_reloading:
+def post_worker_init(worker):
+    """End the output of `make run` with where to go, once the first worker can serve."""
+    if is_reloading and worker.age == 1:
         origin = f"http://{'localhost' if host == '127.0.0.1' else host}:{settings.PORT}"
-        server.log.info("API      %s/api/v1", origin)
-        server.log.info("Docs     %s/api/v1/docs", origin)
-        server.log.info("Admin    %s/%s", origin, settings.ADMIN_PATH)
-        server.log.info("Staff    .venv/bin/python manage.py createsuperuser")
-        server.log.info("Ctrl-C stops the service, and its database with it.")
+        worker.log.info("API      %s/api/v1", origin)
+        worker.log.info("Docs     %s/api/v1/docs", origin)
+        worker.log.info("Admin    %s/%s", origin, settings.ADMIN_PATH)
+        worker.log.info("Staff    .venv/bin/python manage.py createsuperuser")
+        worker.log.info("Ctrl-C stops the service, and its database with it.")
