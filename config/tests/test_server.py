@@ -3,6 +3,8 @@
 import contextlib
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from io import StringIO
@@ -209,3 +211,27 @@ class TestDoctor:
             service.call("GET", "/", expect=200)
 
         assert slept == [30, 2, 30, 2]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.django_db(transaction=True)
+def test_the_curl_lines_of_the_readme_work_as_printed(server: Server) -> None:
+    readme = (ROOT / "README.md").read_text()
+    script = re.search(r"```sh\n(API=.*?)```", readme, re.DOTALL)[1]
+    script = script.replace("localhost:3000", f"127.0.0.1:{server.port}")
+
+    output = subprocess.run(
+        ["/bin/sh", "-ec", script], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+    answers = []
+    while output.strip():
+        answer, end = json.JSONDecoder().raw_decode(output := output.strip())
+        answers.append(answer)
+        output = output[end:]
+    user, me, sessions, product, found, pair, replayed, ended = answers
+    assert user == me
+    assert [session["device"] for session in sessions["results"]] == ["curl"]
+    assert found["results"] == [product]
+    assert pair["token_type"] == "Bearer"
+    assert replayed["code"] == ended["code"] == "token_not_valid"
