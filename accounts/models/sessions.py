@@ -107,7 +107,12 @@ class SessionQuerySet(models.QuerySet["Session"]):
 
     def replay(self, claims: tokens.Claims) -> "Session":
         """Answer a token that is not the live one: within the grace, or by ending its session."""
-        active = self.active().filter(pk=claims.session_id, user_id=claims.user_id)
+        active = self.active().filter(
+            pk=claims.session_id,
+            user_id=claims.user_id,
+            # A maximum that was lowered since makes older sessions refuse, not look stolen.
+            created_at__gt=Now() - settings.SESSION_MAX_AGE,
+        )
         grace = active.annotate(now=Now()).filter(  # type: ignore[no-redef]
             previous_token_id=claims.token_id,
             last_used_at__gt=Now() - settings.REFRESH_GRACE,
@@ -129,6 +134,7 @@ ROTATE = """
      WHERE session.id = %(id)s AND session.user_id = %(user_id)s
        AND session.token_id = %(presented)s
        AND session.ended_at IS NULL AND session.expires_at > statement_timestamp()
+       AND session.created_at > statement_timestamp() - %(maximum_age)s
        AND owner.id = session.user_id AND owner.is_active
  RETURNING session.*, statement_timestamp() AS now
 """

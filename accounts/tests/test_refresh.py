@@ -232,6 +232,17 @@ class TestMaximumAge:
         access = tokens.read(tokens.AccessToken, pair["access_token"])
         assert access.expires_at <= session.expires_at
 
+    def test_a_maximum_that_was_lowered_is_no_theft(
+        self, client: APIClient, user: User, sign_in: SignIn, settings: Settings
+    ) -> None:
+        token = sign_in(user).tokens["refresh_token"]
+        user.sessions.update(created_at=Now() - timedelta(days=2))
+        settings.SESSION_MAX_AGE = timedelta(days=1)
+
+        assert_is_refused(refresh(client, token))
+
+        assert user.sessions.get().ended_at is None
+
 
 def write_refresh(session: Session, **changes: Any) -> str:
     claims = {
