@@ -227,6 +227,13 @@ def test_debug_loosens_cookies_and_hsts(monkeypatch: pytest.MonkeyPatch) -> None
     assert loose["LOG_FORMAT"] == "console"
 
 
+def test_a_proxy_is_believed_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    without, behind = load(monkeypatch), load(monkeypatch, TRUSTED_PROXY_COUNT="1")
+
+    assert without["SECURE_PROXY_SSL_HEADER"] is None
+    assert behind["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+
+
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(
         monkeypatch,
