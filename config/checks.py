@@ -117,7 +117,8 @@ def check_hosts(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_cors(**kwargs: Any) -> list[CheckMessage]:
-    if settings.DEBUG or not settings.CORS_ALLOW_ALL_ORIGINS:
+    patterns = [origin for origin in settings.CORS_ALLOWED_ORIGINS if "*" in origin]
+    if settings.DEBUG or not (settings.CORS_ALLOW_ALL_ORIGINS or patterns):
         return []
     message = f"CORS_ALLOWED_ORIGINS must name the origins {PRODUCTION}: no *."
     return [Error(message, id="config.E006")]

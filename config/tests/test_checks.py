@@ -125,7 +125,10 @@ def test_hosts_are_named(settings: Settings, hosts: list[str]) -> None:
 
 def test_origins_are_named(settings: Settings) -> None:
     settings.CORS_ALLOW_ALL_ORIGINS = True
+    assert found() == ["config.E006"]
 
+    settings.CORS_ALLOW_ALL_ORIGINS = False
+    settings.CORS_ALLOWED_ORIGINS = ["https://app.example.com", "https://*.example.com"]
     assert found() == ["config.E006"]
 
 
