@@ -107,7 +107,7 @@ def check_cache() -> None:
 def check_migrations() -> None:
     missing = migrations() - set(MigrationRecorder(connection).applied_migrations())
     if missing:
-        raise CheckError(f"{len(missing)} not applied")
+        raise CheckError(f"{len(missing)} not applied; run manage.py migrate")
 
 
 @functools.cache

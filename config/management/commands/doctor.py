@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.cache import cache
 from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
+
+from health.views import check_cache, check_migrations
 
 SKEW = 5  # seconds
 PATIENCE = 90  # seconds to wait for a limit, in all
@@ -101,17 +101,12 @@ def look_at_database() -> str:
 
 
 def look_at_migrations() -> str:
-    executor = MigrationExecutor(connection)
-    if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
-        raise TroubleError(f"{len(plan)} not applied; run manage.py migrate")
+    check_migrations()
     return "all applied"
 
 
 def look_at_cache() -> str:
-    key, value = "doctor", secrets.token_hex()
-    cache.set(key, value, timeout=10)
-    if cache.get(key) != value:
-        raise TroubleError("it forgets what it was told")
+    check_cache()
     return "shared" if settings.CACHE_URL else "in this process only"
 
 
