@@ -34,7 +34,7 @@ VERSION = __version__
 
 HOST = env.text("HOST")
 PORT = env.integer("PORT", 3000, low=1, high=65535)
-WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", 1 if DEBUG else CORES, low=1, high=1024)
+WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", CORES, low=1, high=1024)
 WEB_THREADS = env.integer("WEB_THREADS", 8, low=1, high=1024)
 WSGI_APPLICATION = "config.wsgi.application"
 ALLOWED_HOSTS = env.names("ALLOWED_HOSTS")
