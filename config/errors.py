@@ -55,6 +55,8 @@ CODES = {
 # PostgreSQL away, out of connections, too slow, or (InternalError) not taking writes.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
+ADMIN_PAGE = """<!doctype html><html lang="en"><head><title>{title}</title></head>
+<body><h1>{title}</h1><p>{detail}</p><p>Request {request_id}</p></body></html>"""
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
@@ -156,10 +158,6 @@ def problem(
     if retry_after is not None:
         response.headers["Retry-After"] = str(max(1, int(retry_after)))
     return response
-
-
-ADMIN_PAGE = """<!doctype html><html lang="en"><head><title>{title}</title></head>
-<body><h1>{title}</h1><p>{detail}</p><p>Request {request_id}</p></body></html>"""
 
 
 def is_problem(response: HttpResponseBase) -> bool:
