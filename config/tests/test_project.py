@@ -125,6 +125,14 @@ def routes(patterns: list[Any], prefix: str = "") -> list[str]:
     return found
 
 
+def test_the_admin_can_be_elsewhere(settings: Settings) -> None:
+    settings.ADMIN_PATH = "staff/console/"
+
+    patterns = runpy.run_path(urls.__file__)["urlpatterns"]
+
+    assert str(patterns[-1].pattern) == "staff/console/"
+
+
 def test_the_admin_can_be_switched_off(settings: Settings) -> None:
     for enabled in (True, False):
         settings.ADMIN_ENABLED = enabled

@@ -215,6 +215,28 @@ class TestDatabase:
         assert database["OPTIONS"] == {"sslmode": "require"}
 
 
+@pytest.mark.parametrize(
+    ("flags", "variables", "bind"),
+    [
+        ([], {}, "0.0.0.0:3000"),
+        (["--reload"], {}, "127.0.0.1:3000"),
+        ([], {"HOST": "::1", "PORT": "4000"}, "[::1]:4000"),
+        (["--reload"], {"HOST": "0.0.0.0"}, "0.0.0.0:3000"),
+    ],
+)
+def test_where_gunicorn_listens(flags: list[str], variables: dict[str, str], bind: str) -> None:
+    environment = GOOD | {"WEB_CONCURRENCY": "3", "WEB_THREADS": "5"} | variables
+
+    result = start([*GUNICORN, *flags, "--print-config"], environment)
+
+    printed = dict(re.findall(r"^(\w+) += (.*)$", result.stdout, re.MULTILINE))
+    assert result.returncode == 0, result.stderr
+    assert printed["bind"] == f"['{bind}']"
+    assert (printed["workers"], printed["threads"]) == ("3", "5")
+    assert printed["forwarded_allow_ips"] in {"", "[]", "['']"}
+    assert printed["control_socket_disable"] == "True"
+
+
 def test_debug_loosens_cookies_and_hsts(monkeypatch: pytest.MonkeyPatch) -> None:
     strict, loose = load(monkeypatch), load(monkeypatch, DEBUG="true")
 
