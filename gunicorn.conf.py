@@ -1,7 +1,17 @@
-"""How gunicorn serves Latchkey; `gunicorn` alone, in this directory, is the whole command."""
+"""
+How gunicorn serves Latchkey; `gunicorn` alone, in this directory, is the whole command.
+
+To stop an instance without losing a request: SIGUSR1 (it stops being ready, and serves on), wait
+until whatever balances the load has looked, SIGTERM (it finishes what it has been asked, and goes).
+SIGHUP replaces the workers one generation by the next; a new release or another environment wants a
+new master.
+"""
 
 import os
+import signal
 import sys
+
+from gunicorn.workers.gthread import ThreadWorker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -19,14 +29,42 @@ wsgi_app = "config.wsgi:application"
 host = settings.HOST or ("127.0.0.1" if is_reloading else "0.0.0.0")
 bind = f"[{host}]:{settings.PORT}" if ":" in host else f"{host}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
-worker_class = "gthread"
 threads = settings.WEB_THREADS
-# Longer than the longest queue for hashing, so that a restart drops no login.
+# Three times the longest that a request may take: two seconds for a place to hash, about one to
+# hash, six for a database that hangs. Whoever sends SIGTERM waits longer still before SIGKILL.
 graceful_timeout = 30
 # Which proxies to believe is for TRUSTED_PROXY_COUNT to say; gunicorn believes none.
 forwarded_allow_ips = ""
 # No socket in the home directory, which may be read-only.
 control_socket_disable = True
+
+
+class Worker(ThreadWorker):
+    """
+    A gthread worker that hangs up on nobody when it stops.
+
+    gthread leaves its socket open, and unheard, until the last request is done: the kernel goes on
+    completing connections for it, and resets them in the end, requests and all (gunicorn's issue
+    3397). This one hears out who is connected and closes at once, so that whoever comes later is
+    refused and may safely ask another instance, whatever the method.
+    """
+
+    def set_accept_enabled(self, enabled):
+        super().set_accept_enabled(enabled)
+        if not self.alive:
+            for listener in self.sockets:
+                self.accept_all(listener)
+                listener.close()
+            self.sockets = []
+
+    def accept_all(self, listener):
+        before = None
+        while before != self.nr_conns:
+            before = self.nr_conns
+            self.accept(listener)
+
+
+worker_class = Worker
 
 
 def on_starting(server):
@@ -44,7 +82,15 @@ def post_fork(server, worker):
 
 
 def post_worker_init(worker):
-    """End the output of `make run` with where to go, once the first worker can serve."""
+    """Take SIGUSR1; end the output of `make run` with where to go, once a worker can serve."""
+
+    def drain(*_):
+        from health.views import draining
+
+        draining.set()
+        worker.cfg.set("keepalive", 0)  # Every answer from now on is its connection's last.
+
+    signal.signal(signal.SIGUSR1, drain)
     if is_reloading and worker.age == 1:
         origin = f"http://{'localhost' if host == '127.0.0.1' else host}:{settings.PORT}"
         worker.log.info("API      %s/api/v1", origin)

@@ -6,6 +6,7 @@ What is wrong goes to the log; a stranger reads `failed` and nothing else.
 
 import functools
 import logging
+import threading
 import uuid
 from collections.abc import Callable
 
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER = "2"
 OK = {"status": "ok"}
 FAILED = {"status": "failed"}
+# Set on SIGUSR1 (gunicorn.conf.py): this process is about to go, and no longer ready.
+draining = threading.Event()
 
 
 class HealthView(View):
@@ -56,7 +59,7 @@ class ReadyView(View):
             if database == OK
             else FAILED,
         }
-        if FAILED not in checks.values():
+        if FAILED not in checks.values() and not draining.is_set():
             body = {"status": "ok", "checks": checks}
             return JsonResponse(body, headers={"Cache-Control": "no-store"})
         problem = {

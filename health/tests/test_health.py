@@ -1,3 +1,4 @@
+import threading
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 from conftest import API
+from health import views
 
 PREFIXES = ["", API]
 
@@ -82,6 +84,18 @@ class TestReady:
         assert response.status_code == 503
         assert response.json()["checks"]["migrations"] == {"status": "failed"}
         assert response.json()["checks"]["database"] == {"status": "ok"}
+
+    def test_about_to_go_it_is_not_ready_though_all_is_well(
+        self, client: APIClient, db: None, prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(views, "draining", threading.Event())
+        views.draining.set()
+
+        response = client.get(f"{prefix}/health/ready")
+
+        assert response.status_code == 503
+        assert {c["status"] for c in response.json()["checks"].values()} == {"ok"}
+        assert client.get(f"{prefix}/health/live").status_code == 200
 
     def test_without_the_cache_it_is_degraded_and_serves(
         self, client: APIClient, db: None, prefix: str, monkeypatch: pytest.MonkeyPatch
