@@ -7,6 +7,7 @@ SIGHUP replaces the workers one generation by the next; a new release or another
 new master.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -83,6 +84,8 @@ def post_fork(server, worker):
 
 def post_worker_init(worker):
     """Take SIGUSR1; end the output of `make run` with where to go, once a worker can serve."""
+    # What stands by now stays: a full collection over all of it is a pause of 70 ms.
+    gc.freeze()
 
     def drain(*_):
         from health.views import draining
