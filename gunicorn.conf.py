@@ -69,11 +69,13 @@ worker_class = Worker
 
 
 def on_starting(server):
-    """Keep the embedded database for as long as the master lives, not just a worker."""
+    """Keep the embedded database for as long as the master lives; count its connections."""
     if settings.DATABASES["default"].get("ENGINE") == "config.embedded_postgres":
         from config import embedded_postgres
 
         embedded_postgres.start()
+    if not is_reloading:
+        exit_on_faults(with_database=True)
 
 
 def post_fork(server, worker):

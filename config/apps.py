@@ -1,6 +1,6 @@
 from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig
-from django.core.checks import register
+from django.core.checks import Tags, register
 
 from config import checks
 
@@ -12,6 +12,7 @@ class ProjectConfig(AppConfig):
     def ready(self) -> None:
         for check in checks.CHECKS:
             register(check)
+        register(checks.check_connections, Tags.database, checks.CONNECTIONS)
 
 
 class ConsoleConfig(AdminConfig):

@@ -6,15 +6,17 @@ not before every command, so each entry calls `exit_on_faults` itself. A message
 and never its value.
 """
 
+import contextlib
 import functools
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import django
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, run_checks
+from django.db import DatabaseError, connection
 
 SECRET_LENGTH = 32
 SECRET_LENGTH_WITHOUT_WORDS = 24
@@ -26,13 +28,24 @@ WORDS = [
     *("abcdefghijklmnopqrstuvwxyz", "0123456789", "1234567890", "12345678"),
 ]
 PRODUCTION = "outside DEBUG"
+CONNECTIONS = "connections"  # the tag of the one rule that has to ask the database
+# What max_connections leaves to an ordinary role.
+AVAILABLE_CONNECTIONS = """
+    SELECT current_setting('max_connections')::int,
+           current_setting('superuser_reserved_connections')::int
+           + current_setting('reserved_connections')::int
+"""
 
 
 @functools.cache
-def exit_on_faults() -> None:
+def exit_on_faults(*, with_database: bool = False) -> None:
     """Print every fault of the configuration in one list and exit with 1, or return."""
     django.setup()
-    faults = [m for m in run_checks() if m.is_serious() and not m.is_silenced()]
+    if with_database:
+        messages = run_checks(tags=[CONNECTIONS], databases=["default"])
+    else:
+        messages = run_checks()
+    faults = [m for m in messages if m.is_serious() and not m.is_silenced()]
     if not faults:
         return
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -151,6 +164,29 @@ def check_bcrypt_rounds(**kwargs: Any) -> list[CheckMessage]:
     if settings.DEBUG or settings.BCRYPT_ROUNDS >= 12:
         return []
     return [Error(f"BCRYPT_ROUNDS must be 12 or more {PRODUCTION}.", id="config.E010")]
+
+
+def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Refuse more threads than the database has connections for; one that is away may come back."""
+    if not databases:
+        return []
+    web = connection.copy()
+    web.settings_dict |= settings.WEB_DATABASE  # It hangs no longer than a request would.
+    try:
+        with contextlib.closing(web), web.cursor() as cursor:
+            cursor.execute(AVAILABLE_CONNECTIONS)
+            maximum, reserved = cursor.fetchone()
+    except DatabaseError:
+        return []
+    needed = settings.WEB_CONCURRENCY * settings.WEB_THREADS
+    if needed <= maximum - reserved:
+        return []
+    message = (
+        f"WEB_CONCURRENCY * WEB_THREADS = {settings.WEB_CONCURRENCY} * {settings.WEB_THREADS} ="
+        f" {needed} connections, but PostgreSQL has max_connections - reserved = {maximum} -"
+        f" {reserved} = {maximum - reserved}, for all instances together."
+    )
+    return [Error(message, id="config.E011")]
 
 
 CHECKS = (

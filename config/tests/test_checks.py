@@ -5,6 +5,7 @@ import string
 
 import pytest
 from django.core.checks import run_checks
+from django.db import connection
 from pytest_django import Settings
 
 from config import checks
@@ -170,3 +171,31 @@ def test_debug_relaxes_this_and_nothing_else(settings: Settings) -> None:
     settings.SECRETS["ACCESS_TOKEN_SECRET"] = [""]
     settings.SECRETS["REFRESH_TOKEN_SECRET"] = [GOOD["REFRESH_TOKEN_SECRET"][0]] * 2
     assert found() == ["config.E002", "config.E003", "config.E004"]
+
+
+class TestConnections:
+    @pytest.fixture(autouse=True)
+    def threads(self, settings: Settings, db: None) -> None:
+        settings.WEB_THREADS = 49
+
+    def test_more_threads_than_the_database_has_connections_for(self) -> None:
+        (message,) = checks.check_connections(databases=["default"])
+
+        assert message.id == "config.E011"
+        assert "= 2 * 49 = 98 connections" in message.msg
+        assert "= 100 - 3 = 97," in message.msg
+
+    def test_as_many_as_it_has_will_do(self, settings: Settings) -> None:
+        settings.WEB_CONCURRENCY = 1
+
+        assert checks.check_connections(databases=["default"]) == []
+
+    def test_a_database_that_is_away_is_no_fault_of_the_configuration(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(connection.settings_dict, "PORT", "1")
+
+        assert checks.check_connections(databases=["default"]) == []
+
+    def test_it_is_not_asked_unless_the_database_may_be(self) -> None:
+        assert "config.E011" not in {message.id for message in run_checks()}

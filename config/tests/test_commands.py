@@ -167,6 +167,15 @@ class TestDoctor:
         failed = re.findall(r"failed  (\w+): (.*)", output.getvalue())
         assert [name for name, _ in failed] == ["migrations", "cache", "clock"]
 
+    def test_more_threads_than_connections_are_told(self, db: None, settings: Settings) -> None:
+        settings.WEB_THREADS = 1000
+        output = StringIO()
+
+        with pytest.raises(CommandError):
+            call_command("doctor", stdout=output)
+
+        assert re.findall(r"failed  database: .* 1000 = ", output.getvalue())
+
     def test_a_database_that_folds_no_case_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Cursor:
             def __enter__(self) -> "Cursor":

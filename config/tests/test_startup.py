@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
 from config.environment import Environment
 
@@ -103,6 +104,18 @@ def test_a_good_environment_passes_the_deployment_checks() -> None:
     result = start([*MANAGE, "check", "--deploy", "--fail-level", "WARNING"], GOOD)
 
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.django_db
+def test_gunicorn_counts_the_connections_that_it_would_need() -> None:
+    database = connection.settings_dict
+    url = f"postgres://postgres@/{database['HOST']}/{database['NAME']}"
+    few = {"DATABASE_URL": url, "WEB_CONCURRENCY": "1", "WEB_THREADS": "98"}
+
+    (fault,) = faults(start(GUNICORN, GOOD | few))
+
+    assert "= 1 * 98 = 98 connections" in fault
+    assert "= 100 - 3 = 97," in fault
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from django.core.checks import run_checks
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from config.checks import check_connections
 from health.views import check_cache, check_migrations
 
 SKEW = 5  # seconds
@@ -97,6 +98,8 @@ def look_at_database() -> str:
         version, folds = cursor.fetchone()
     if not folds:
         raise TroubleError("its locale does not fold the case of É; create it with C.UTF-8")
+    for fault in check_connections(databases=["default"]):
+        raise TroubleError(fault.msg)
     return f"PostgreSQL {version}"
 
 
