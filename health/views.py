@@ -95,7 +95,9 @@ def result(check: Callable[[], None], *, otherwise: str) -> dict[str, str]:
 
 def check_database() -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
+        cursor.execute("SELECT current_setting('transaction_read_only')")
+        if cursor.fetchone() != ("off",):
+            raise CheckError("the database takes no writes")
 
 
 def check_cache() -> None:

@@ -85,6 +85,17 @@ class TestReady:
         assert response.json()["checks"]["migrations"] == {"status": "failed"}
         assert response.json()["checks"]["database"] == {"status": "ok"}
 
+    def test_a_database_that_takes_no_writes_fails(
+        self, client: APIClient, db: None, prefix: str
+    ) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET transaction_read_only = on")
+
+        response = client.get(f"{prefix}/health/ready")
+
+        assert response.status_code == 503
+        assert response.json()["checks"]["database"] == {"status": "failed"}
+
     def test_about_to_go_it_is_not_ready_though_all_is_well(
         self, client: APIClient, db: None, prefix: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
