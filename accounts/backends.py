@@ -15,7 +15,7 @@ from django.utils import timezone
 from rest_framework.exceptions import Throttled
 
 from accounts.models import User, normalize
-from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError
+from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, refuse_when_full
 
 ADDRESS_MEMORY = timedelta(days=30)
 
@@ -87,6 +87,7 @@ class IdentityBackend(ModelBackend):
         """
         if not username or not password or len(password) > MAXIMUM_LENGTH:
             return None
+        refuse_when_full()
         user = User.objects.with_identity(username)
         address = request.META.get("REMOTE_ADDR", "0.0.0.0") if request else "0.0.0.0"  # noqa: S104
         failures = LoginFailures(user, username, address)

@@ -53,6 +53,14 @@ class BoundedBCryptSHA256PasswordHasher(BCryptSHA256PasswordHasher):
             turns.release()
 
 
+def refuse_when_full() -> None:
+    """Raise HashingBusyError where not even a turn to wait is free, before work is spent on it."""
+    turns, _ = hashing_places()
+    if not turns.acquire(blocking=False):
+        raise HashingBusyError
+    turns.release()
+
+
 @functools.cache
 def hashing_places() -> tuple[threading.BoundedSemaphore, ThreadPoolExecutor]:
     """
