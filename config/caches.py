@@ -14,7 +14,7 @@ from redis.retry import Retry
 
 logger = logging.getLogger(__name__)
 
-LONGEST_WAIT = 0.1  # seconds, to connect and for each answer
+LONGEST_WAIT = 0.07  # seconds, to connect and for each answer
 RETRY_AFTER = 1.0  # seconds between attempts to reach it again
 LOCAL_ENTRIES = 200_000
 

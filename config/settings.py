@@ -136,11 +136,11 @@ WEB_DATABASE = {
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": {
         # A server that hangs is noticed by the look at the connection, then by the next one's
-        # opening: together less than six seconds.
+        # opening: together less than five seconds, in which readiness is to tell.
         "connect_timeout": 2,
-        "longest_wait": 3.5,
+        "longest_wait": 2.8,
         "options": (
-            "-c statement_timeout=3000 -c lock_timeout=2000"
+            "-c statement_timeout=2500 -c lock_timeout=2000"
             " -c idle_in_transaction_session_timeout=10000"
         ),
         **DATABASES["default"].get("OPTIONS", {}),
