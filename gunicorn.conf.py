@@ -93,7 +93,7 @@ def post_worker_init(worker):
         from health.views import draining
 
         draining.set()
-        worker.cfg.set("keepalive", 0)  # Every answer from now on is its connection's last.
+        worker.max_keepalived = 0  # Every answer from now on is its connection's last.
 
     signal.signal(signal.SIGUSR1, drain)
     if is_reloading and worker.age == 1:
