@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -200,9 +201,36 @@ class TestHashing:
             assert response.json()["code"] == "service_unavailable"
             assert int(response.headers["Retry-After"]) >= 1
 
+        new = {"username": "bob", "email": "bob@example.com", "password": PASSWORD}
+        assert client.post(f"{API}/users", new).status_code == 503
+        assert not User.objects.filter(username="bob").exists()
+
         turns.release(5)
         response = client.post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
         assert response.status_code == 200
+
+    def test_who_waited_in_vain_is_not_counted(
+        self,
+        bcrypt: None,
+        client: APIClient,
+        user: User,
+        settings: Settings,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        settings.LOGIN_FAILURE_LIMIT = (1, 900)
+        monkeypatch.setattr(passwords, "LONGEST_WAIT", 0.05)
+        _, places = passwords.hashing_places()
+        finish = threading.Event()
+        busy = [places.submit(finish.wait) for _ in range(places._max_workers)]
+        body = {"identity": "alice", "password": PASSWORD}
+
+        statuses = [client.post(f"{API}/auth/login", body).status_code for _ in range(3)]
+
+        finish.set()
+        assert statuses == [503, 503, 503]
+        assert all(wait.result() for wait in busy)
+        monkeypatch.setattr(passwords, "LONGEST_WAIT", 2.0)
+        assert client.post(f"{API}/auth/login", body).status_code == 200
 
     def test_waiting_for_a_place_ends(self, bcrypt: None, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(passwords, "LONGEST_WAIT", 0.05)
