@@ -61,7 +61,9 @@ class LoginFailures:
         except ValueError:  # The shared cache went away, or came back, just now.
             failures = 1
         if failures > quota:
-            raise LoginFailuresExceededError(wait=max(1, until - time.time()))
+            # The cache keeps its own time: where a clock has jumped, nobody waits longer than this.
+            wait = min(max(1, until - time.time()), window)
+            raise LoginFailuresExceededError(wait)
 
     def uncount(self) -> None:
         with contextlib.suppress(ValueError):
