@@ -1,13 +1,15 @@
 """The shared cache, and what each process does while it is away: it goes on by itself."""
 
+import functools
 import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import redis
 from django.core.cache.backends.locmem import LocMemCache
-from django.core.cache.backends.redis import RedisCache
+from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -67,6 +69,29 @@ def shared_or_local(name: str) -> Callable[..., Any]:
     return call
 
 
+class Client(RedisCacheClient):
+    """Django's makes a client anew for each command, and asks twice to increment."""
+
+    @functools.cached_property
+    def kept(self) -> redis.Redis:
+        client: redis.Redis = super().get_client(write=True)
+        return client
+
+    def get_client(self, key: Any = None, *, write: bool = False) -> redis.Redis:
+        return self.kept
+
+    def incr(self, key: Any, delta: int) -> int:
+        """Raise ValueError where there is no such key, as every cache of Django's does."""
+        pipeline = self.kept.pipeline(transaction=False)
+        pipeline.exists(key)
+        pipeline.incr(key, delta)
+        exists, value = pipeline.execute()
+        if not exists:
+            self.kept.delete(key)
+            raise ValueError(key)
+        return int(value)
+
+
 class SharedCache(RedisCache):
     """
     Redis; while it is away, the memory of this process.
@@ -82,6 +107,7 @@ class SharedCache(RedisCache):
             "retry": Retry(NoBackoff(), 0),
         }
         super().__init__(server, params)
+        self._class = Client
         self.local = LocMemCache("shared-cache", {"OPTIONS": {"MAX_ENTRIES": LOCAL_ENTRIES}})
 
     @property
