@@ -34,6 +34,8 @@ threads = settings.WEB_THREADS
 # Three times the longest that a request may take: two seconds for a place to hash, about one to
 # hash, six for a database that hangs. Whoever sends SIGTERM waits longer still before SIGKILL.
 graceful_timeout = 30
+# Longer than a Retry-After of ours: who comes back as told finds the connection still there.
+keepalive = 5
 # Which proxies to believe is for TRUSTED_PROXY_COUNT to say; gunicorn believes none.
 forwarded_allow_ips = ""
 # No socket in the home directory, which may be read-only.
