@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from rest_framework.exceptions import Throttled
 
-from accounts.models import User, normalize
+from accounts.models import Event, User, normalize
 from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, refuse_when_full
 
 ADDRESS_MEMORY = timedelta(days=30)
@@ -37,6 +37,7 @@ class LoginFailures:
     """
 
     def __init__(self, user: User | None, identity: str, address: str) -> None:
+        self.user = user
         account = f"user:{user.pk}" if user else f"name:{normalize(identity).lower()}"
         network = ipaddress.ip_network(f"{address}/{64 if ':' in address else 32}", strict=False)
         is_known = (
@@ -60,6 +61,8 @@ class LoginFailures:
             failures = cache.incr(self.counter)
         except ValueError:  # The shared cache went away, or came back, just now.
             failures = 1
+        if failures == quota + 1:
+            Event.objects.record_limit("login-failures", self.user)
         if failures > quota:
             # The cache keeps its own time: where a clock has jumped, nobody waits longer than this.
             wait = min(max(1, until - time.time()), window)
@@ -100,6 +103,7 @@ class IdentityBackend(ModelBackend):
             failures.uncount()
             raise
         if user is None or not is_right or not self.user_can_authenticate(user):
+            Event.objects.record_refusal(user, "inactive" if is_right else "wrong password")
             return None
         failures.clear()
         return user

@@ -3,6 +3,7 @@ from typing import Any
 
 from django.contrib.auth import authenticate
 from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from drf_spectacular.utils import (
     OpenApiExample,
@@ -10,10 +11,15 @@ from drf_spectacular.utils import (
     extend_schema_serializer,
 )
 from rest_framework import serializers
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 
-from accounts.models import Session, User, username_validator
+from accounts.models import Event, Session, User, username_validator
 from accounts.passwords import MAXIMUM_LENGTH
+
+
+class PasswordChangeRequired(PermissionDenied):
+    default_code = "password_change_required"
+
 
 TAKEN = {
     "accounts_user_username_unique": ("username", "A user with this username already exists."),
@@ -152,26 +158,44 @@ class LoginSerializer(serializers.Serializer[User]):
         user = authenticate(request, username=attrs["identity"], password=attrs["password"])
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
+        if user.must_change_password:
+            Event.objects.record_refusal(user, "password change required")
+            raise PasswordChangeRequired
         return {"user": user}
 
 
 class PasswordChangeSerializer(serializers.Serializer[User]):
+    """The caller's new password; or, where there is no caller, that of the user who is named."""
+
+    identity = TextField(
+        max_length=254, required=False, help_text="Whose password, where there is no token."
+    )
     current_password = PasswordField()
     new_password = NewPasswordField()
 
-    def validate_new_password(self, password: str) -> str:
-        validate_password(password, self.context["request"].user)
-        return password
-
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         request = self.context["request"]
-        user = authenticate(
-            request._request, username=request.user.username, password=attrs["current_password"]
-        )
-        if user is None:
+        caller = request.user if request.user.is_authenticated else None
+        if caller:
+            validate_new_password(attrs["new_password"], caller)
+        identity = caller.username if caller else attrs["identity"]
+        user = authenticate(request._request, username=identity, password=attrs["current_password"])
+        if user is None and caller:
             wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
             raise serializers.ValidationError({"current_password": [wrong]})
+        if user is None:
+            raise AuthenticationFailed(code="invalid_credentials")
+        if not caller:  # Not before: a stranger would learn what a user's attributes are.
+            validate_new_password(attrs["new_password"], user)
         return {"user": user, "password": attrs["new_password"]}
+
+
+def validate_new_password(password: str, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        details = serializers.as_serializer_error(error)["non_field_errors"]
+        raise serializers.ValidationError({"new_password": details}) from error
 
 
 class RefreshSerializer(serializers.Serializer[Session]):
@@ -205,3 +229,20 @@ class SessionSerializer(serializers.ModelSerializer[Session]):
     def get_current(self, session: Session) -> bool:
         is_current: bool = session == self.context["request"].auth
         return is_current
+
+
+class EventSerializer(serializers.ModelSerializer[Event]):
+    """What happened, as the user may know it: not from where somebody else did it."""
+
+    event = serializers.ChoiceField(Event.Kind.choices, source="kind")
+    session = serializers.UUIDField(source="session_id", allow_null=True)
+    ip_address = serializers.SerializerMethodField()
+    new_device = serializers.BooleanField(source="is_new_device")
+
+    class Meta:
+        model = Event
+        fields = ["id", "event", "detail", "created_at", "session", "device", "ip_address"]
+        fields += ["new_device"]
+
+    def get_ip_address(self, event: Event) -> str | None:
+        return event.ip_address if event.actor in {"", event.username} else None

@@ -13,9 +13,10 @@ from rest_framework.response import Response
 from accounts import tokens
 from accounts.authentication import TokenNotValid
 from accounts.devices import device_name
-from accounts.models import Session, SessionError, SessionQuerySet, StaleLoginError, User
-from accounts.permissions import IsSelfOrReadOnly
+from accounts.models import Event, Session, SessionError, SessionQuerySet, StaleLoginError, User
+from accounts.permissions import IsAuthenticatedOrNamesIdentity, IsSelfOrReadOnly
 from accounts.serializers import (
+    EventSerializer,
     LoginAnswerSerializer,
     LoginSerializer,
     PasswordChangeSerializer,
@@ -97,9 +98,14 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(
         operation_id="auth_password", request=PasswordChangeSerializer, responses={204: None}
     )
-    @action(["POST"], False)
+    @action(["POST"], False, permission_classes=[IsAuthenticatedOrNamesIdentity])
     def password(self, request: Request) -> Response:
-        """Change the password and end the user's other sessions."""
+        """
+        Change the password and end the user's other sessions.
+
+        Without a token but with an `identity` it is that user's, and every session ends: the way
+        on for a login that was refused with `password_change_required`.
+        """
         serializer = PasswordChangeSerializer(
             data=request.data, context=self.get_serializer_context()
         )
@@ -110,6 +116,17 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except StaleLoginError as error:
             raise TokenNotValid from error
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+@extend_schema(tags=["auth"])
+class EventViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Event]):
+    """What happened to the caller's account and sessions, newest first."""
+
+    serializer_class = EventSerializer
+    throttle_scope = "auth"
+
+    def get_queryset(self) -> QuerySet[Event]:
+        return Event.objects.filter(user_id=self.request.user.pk).order_by("-created_at", "-id")
 
 
 @extend_schema(tags=["auth"])

@@ -30,6 +30,7 @@ DETAILS = {
     "invalid_credentials": "The identity or the password is wrong.",
     "token_not_valid": "The token is not valid.",
     "permission_denied": "You may not do this.",
+    "password_change_required": "This password must be changed first: POST /auth/password.",
     "not_found": "There is nothing here.",
     "method_not_allowed": "This method is not allowed here; the Allow header says which are.",
     "length_required": "The request needs a Content-Length.",

@@ -101,6 +101,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "accounts.middleware.remember_origin",
 ]
 # EdgeMiddleware answers for what nobody caught, in development as in production.
 DEBUG_PROPAGATE_EXCEPTIONS = True
@@ -188,6 +189,7 @@ ACCESS_TOKEN_LIFETIME = timedelta(
 REFRESH_TOKEN_LIFETIME = timedelta(days=env.integer("REFRESH_TOKEN_DAYS", 7, low=1, high=3650))
 SESSION_MAX_AGE = timedelta(days=env.integer("SESSION_MAX_AGE_DAYS", 30, low=1, high=3650))
 SESSION_RETENTION = timedelta(days=env.integer("SESSION_RETENTION_DAYS", 30, low=0, high=3650))
+EVENT_RETENTION = timedelta(days=env.integer("EVENT_RETENTION_DAYS", 90, low=1, high=3650))
 REFRESH_GRACE = timedelta(seconds=env.integer("REFRESH_GRACE_SECONDS", 0, low=0, high=300))
 
 # Limits: how many, in how many seconds

@@ -16,6 +16,8 @@ from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
+from accounts.models import Event
+
 if TYPE_CHECKING:  # DRF's views import this module while they are being imported.
     from rest_framework.views import APIView
 
@@ -53,6 +55,8 @@ def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]
         request, group=group, key="ip", rate=settings.AUTH_RATE_LIMIT, increment=True
     )
     usage["reset"] = max(1, usage["time_left"] + 1)
+    if usage["count"] == usage["limit"] + 1:
+        Event.objects.record_limit(name)
     remaining = max(0, usage["limit"] - usage["count"])
     request.rate_limit = rate_limit_headers(  # type: ignore[attr-defined]
         name, settings.AUTH_RATE_LIMIT, reset=usage["reset"], remaining=remaining

@@ -1,7 +1,9 @@
+from accounts.models.events import Event
 from accounts.models.sessions import Session, SessionError, SessionQuerySet
 from accounts.models.users import StaleLoginError, User, normalize, username_validator
 
 __all__ = [
+    "Event",
     "Session",
     "SessionError",
     "SessionQuerySet",

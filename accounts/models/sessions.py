@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db import models, transaction
+from django.db import connection, models, transaction
 from django.db.models.functions import Least, Now
 from django.utils import timezone
 
 from accounts import tokens
+from accounts.models.events import Event, circumstances
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -34,8 +35,24 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return self.alias(over_at=Least("ended_at", "expires_at")).filter(over_at__lt=Now() - since)
 
     def end(self, reason: str) -> int:
-        """End the sessions and return how many that were; one that has ended keeps its reason."""
-        return self.filter(ended_at=None).update(ended_at=Now(), end_reason=reason)
+        """
+        End the sessions, record each, and return how many that were, in one statement.
+
+        One that has ended keeps its reason: whoever comes second finds `ended_at` set.
+        """
+        here = circumstances()
+        which, parameters = self.values("pk").order_by().query.sql_with_params()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                END.format(which=which),
+                [
+                    reason,
+                    *parameters,
+                    *(ENDINGS.get(reason, Event.Kind.SESSION_ENDED), reason),
+                    *(here["actor"], here["ip_address"], here["request_id"]),
+                ],
+            )
+            return int(cursor.rowcount)
 
     def prune(self, since: timedelta, *, batch: int = 1000) -> Iterable[int]:
         """
@@ -60,6 +77,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         """
         with transaction.atomic():
             now = user.lock_verified()
+            is_new_device = not user.sessions.filter(device=device).exists()
             session = self.create(
                 user=user,
                 ip_address=address,
@@ -68,6 +86,9 @@ class SessionQuerySet(models.QuerySet["Session"]):
                 created_at=now,
                 last_used_at=now,
                 expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
+            )
+            Event.objects.record(
+                Event.Kind.SIGNED_IN, user, session=session, is_new_device=is_new_device
             )
         session.now = now
         return session
@@ -124,6 +145,17 @@ class SessionQuerySet(models.QuerySet["Session"]):
         raise SessionError
 
 
+END = """
+    WITH ended AS (
+        UPDATE accounts_session SET ended_at = statement_timestamp(), end_reason = %s
+         WHERE ended_at IS NULL AND id IN ({which})
+     RETURNING id, user_id, device
+    )
+    INSERT INTO accounts_event (kind, detail, user_id, username, session_id, device,
+                                actor, ip_address, request_id, is_new_device)
+    SELECT %s, %s, owner.id, owner.username, ended.id, ended.device, %s, %s::inet, %s, false
+      FROM ended JOIN accounts_user AS owner ON owner.id = ended.user_id
+"""
 ROTATE = """
     UPDATE accounts_session AS session
        SET token_id = %(next)s, previous_token_id = session.token_id,
@@ -186,7 +218,10 @@ class Session(models.Model):
                 name="accounts_session_of_user",
             ),
             models.Index(Least("ended_at", "expires_at"), name="accounts_session_over"),
+            models.Index(fields=["created_at", "id"], name="accounts_session_created_at"),
+            models.Index(fields=["ip_address"], name="accounts_session_ip_address"),
         ]
+        permissions = [("end_session", "Can end session")]
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(ended_at=None, end_reason="")
@@ -233,3 +268,11 @@ class Session(models.Model):
 def seconds_between(start: datetime, end: datetime) -> int:
     """Count as tokens do, which carry whole seconds."""
     return int(end.timestamp()) - int(start.timestamp())
+
+
+# Whatever isn't named here is a session ended by somebody or something else.
+ENDINGS: dict[str, Event.Kind] = {
+    Session.Reason.LOGOUT: Event.Kind.SIGNED_OUT,
+    Session.Reason.LOGOUT_ALL: Event.Kind.SIGNED_OUT,
+    Session.Reason.TOKEN_REUSE: Event.Kind.REPLAYED,
+}

@@ -1,17 +1,25 @@
 """Users, and every change of their state."""
 
 import unicodedata
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.core.validators import MinLengthValidator, RegexValidator
 from django.db import models, transaction
-from django.db.models.functions import Lower, Now
+from django.db.models.functions import Lower, Now, Upper
 from django.utils import timezone
 
+from accounts.models.events import Event
 from accounts.models.sessions import Session
+
+# What an event says has changed, by its name; never to what.
+RECORDED = frozenset(
+    {"username", "email", "names", "is_active", "is_staff", "is_superuser", "must_change_password"}
+)
 
 
 class StaleLoginError(Exception):
@@ -66,6 +74,11 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField("active", default=True)
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
     password_changed_at = models.DateTimeField(default=timezone.now, editable=False)
+    must_change_password = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="The next sign-in is refused until the user has chosen a new password.",
+    )
 
     objects = UserManager()
 
@@ -74,6 +87,13 @@ class User(AbstractBaseUser, PermissionsMixin):
     REQUIRED_FIELDS = ["email"]
 
     class Meta:
+        indexes = [
+            # Staff search for a part of a name; Django's icontains compares in upper case.
+            GinIndex(
+                *(OpClass(Upper(name), "gin_trgm_ops") for name in ("username", "email", "names")),
+                name="accounts_user_words",
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(
                 Lower("username"),
@@ -112,14 +132,36 @@ class User(AbstractBaseUser, PermissionsMixin):
             if kwargs.get("update_fields") is not None:
                 kwargs["update_fields"] = {*kwargs["update_fields"], "password_changed_at"}
         with transaction.atomic():
+            changes = self.changes(kwargs.get("update_fields"))
             super().save(*args, **kwargs)
             if new_user:
+                Event.objects.record(Event.Kind.CREATED, self)
                 return
+            self.record(changes | ({"password"} if new_password else set()))
             if not self.is_active:
                 self.sessions.active().end(Session.Reason.ACCOUNT)
             elif new_password:
                 others = self.sessions.exclude(pk=keep.pk) if keep else self.sessions
                 others.active().end(Session.Reason.PASSWORD)
+
+    def changes(self, update_fields: Iterable[str] | None) -> set[str]:
+        """Return the names of the recorded fields that a save is about to change."""
+        fields = RECORDED if update_fields is None else RECORDED & set(update_fields)
+        stored = User.objects.filter(pk=self.pk).values(*fields).first() if fields else None
+        return {name for name, value in (stored or {}).items() if value != getattr(self, name)}
+
+    def record(self, changes: set[str]) -> None:
+        """Record what was changed: a kind of event for what has one, its name for the rest."""
+        kinds = {
+            "password": Event.Kind.PASSWORD_CHANGED,
+            "is_active": Event.Kind.ACTIVATED if self.is_active else Event.Kind.DEACTIVATED,
+        }
+        if self.must_change_password:
+            kinds["must_change_password"] = Event.Kind.PASSWORD_CHANGE_REQUIRED
+        for name in sorted(changes & kinds.keys()):
+            Event.objects.record(kinds[name], self)
+        if rest := sorted(changes - kinds.keys() - {"must_change_password"}):
+            Event.objects.record(Event.Kind.CHANGED, self, detail=", ".join(rest)[:100])
 
     def check_password(self, raw_password: str | None) -> bool:
         """Check a password; a hash that is upgraded doesn't undo a change made meanwhile."""
@@ -147,21 +189,23 @@ class User(AbstractBaseUser, PermissionsMixin):
             raise StaleLoginError
         return row.now
 
-    def change_password(self, password: str, *, session: Session) -> None:
+    def change_password(self, password: str, *, session: Session | None) -> None:
         """
-        Set a new password and end the user's other sessions.
+        Set a new password and end the user's sessions, but for the one that asked, if any.
 
         Raises StaleLoginError where the old password, just verified, is the password no longer.
         """
         self.set_password(password)
+        self.must_change_password = False
         with transaction.atomic():
             self.lock_verified()
-            if not self.sessions.active().filter(pk=session.pk).exists():
+            if session and not self.sessions.active().filter(pk=session.pk).exists():
                 raise StaleLoginError
-            self.save(update_fields=["password"], keep=session)
+            self.save(update_fields=["password", "must_change_password"], keep=session)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Delete with all that is the user's; the lock makes whoever adds to it wait, and fail."""
         with transaction.atomic():
             User.objects.select_for_update().filter(pk=self.pk).first()
+            Event.objects.record(Event.Kind.DELETED, self)
             return super().delete(*args, **kwargs)

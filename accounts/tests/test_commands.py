@@ -5,8 +5,9 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError
 from django.db.models.functions import Now
+from django.utils import timezone
 
-from accounts.models import User
+from accounts.models import Event, User
 from conftest import API, PASSWORD, SignIn
 
 
@@ -23,11 +24,18 @@ class TestPruneSessions:
         user.sessions.update(expires_at=Now() - timedelta(days=31))
         live = sign_in(user)
 
-        assert run("prunesessions", "--dry-run") == "3 session(s) would be deleted.\n"
+        Event.objects.create(kind=Event.Kind.REFUSED, created_at=timezone.now() - timedelta(91))
+        Event.objects.create(kind=Event.Kind.REFUSED, created_at=timezone.now() - timedelta(89))
+
+        assert run("prunesessions", "--dry-run") == (
+            "3 session(s) would be deleted.\n1 event(s) would be deleted.\n"
+        )
         assert user.sessions.count() == 4
-        assert run("prunesessions", "--batch", "2") == "3 session(s) deleted.\n"
+        assert run("prunesessions", "--batch", "2") == (
+            "3 session(s) deleted.\n1 event(s) deleted.\n"
+        )
         assert live.get(f"{API}/users/me").status_code == 200
-        assert run("prunesessions") == "0 session(s) deleted.\n"
+        assert run("prunesessions") == "0 session(s) deleted.\n0 event(s) deleted.\n"
 
 
 class TestEndSessions:

@@ -30,6 +30,7 @@ OPEN = {
 CLOSED = {
     ("POST", "/auth/logout"),
     ("POST", "/auth/logout-all"),
+    ("GET", "/auth/events"),
     ("GET", "/auth/sessions"),
     ("DELETE", "/auth/sessions/{id}"),
     ("POST", "/auth/password"),
