@@ -1,9 +1,24 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.forms import AdminAuthenticationForm
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 
+from accounts.models import Event
 from config import errors, throttling
+from config.dashboard import dashboard
+
+
+class SignInForm(AdminAuthenticationForm):
+    def confirm_login_allowed(self, user: Any) -> None:
+        super().confirm_login_allowed(user)
+        if user.must_change_password:
+            Event.objects.record_refusal(user, "password change required")
+            raise ValidationError(
+                "This password must be changed first: POST /api/v1/auth/password does it."
+            )
 
 
 class ConsoleSite(admin.AdminSite):
@@ -12,13 +27,40 @@ class ConsoleSite(admin.AdminSite):
     index_title = "Console"
     site_url = "/api/v1/docs"
     empty_value_display = "-"
+    enable_nav_sidebar = False  # There are five lists, and the first page has them.
+    login_form = SignInForm
+
+    def index(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        """Show where things stand to those who may see events and sessions."""
+        context = dict(extra_context or {})
+        if request.user.has_perms(["accounts.view_event", "accounts.view_session"]):
+            context["dashboard"] = dashboard()
+        return super().index(request, context)
 
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Count attempts like the API's logins; failures are counted by the backend for both."""
-        if request.method == "POST":
-            usage = throttling.count(request, "auth")
-            if usage["should_limit"]:
-                return errors.problem(request, 429, retry_after=usage["reset"])
-        return super().login(request, extra_context)
+        if request.method != "POST":
+            return super().login(request, extra_context)
+        usage = throttling.count(request, "auth")
+        if usage["should_limit"]:
+            return errors.problem(request, 429, retry_after=usage["reset"])
+        response = super().login(request, extra_context)
+        if response.status_code == 302:
+            record(Event.Kind.SIGNED_IN, request)
+        return response
+
+    def logout(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        record(Event.Kind.SIGNED_OUT, request)
+        return super().logout(request, extra_context)
+
+
+def record(kind: str, request: HttpRequest) -> None:
+    """Record that staff came or went; the console's own sessions are Django's."""
+    user: Any = request.user
+    Event.objects.record(kind, user, detail="console")

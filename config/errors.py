@@ -17,6 +17,7 @@ from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
+from django.templatetags.static import static
 from django.utils.html import format_html
 from rest_framework import exceptions
 
@@ -56,8 +57,11 @@ CODES = {
 # PostgreSQL away, out of connections, too slow, or (InternalError) not taking writes.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
-ADMIN_PAGE = """<!doctype html><html lang="en"><head><title>{title}</title></head>
-<body><h1>{title}</h1><p>{detail}</p><p>Request {request_id}</p></body></html>"""
+ADMIN_PAGE = """<!doctype html><html lang="en" data-theme="auto"><head><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="{icon}"><link rel="stylesheet" href="{style}"></head>
+<body class="refusal"><main class="panel"><h1>{title}</h1><p>{detail}</p><p>Request {request_id}</p>
+</main></body></html>"""
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
@@ -146,7 +150,8 @@ def problem(
     request_id = getattr(request, "id", "")
     response: HttpResponse
     if is_admin(request):
-        page = format_html(ADMIN_PAGE, title=title, detail=detail, request_id=request_id)
+        files = {"icon": static("config/icon.svg"), "style": static("config/console.css")}
+        page = format_html(ADMIN_PAGE, title=title, detail=detail, request_id=request_id, **files)
         response = HttpResponse(page, status=status)
     else:
         body = {"type": "about:blank", "title": title, "status": status, "detail": detail}

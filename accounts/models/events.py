@@ -146,8 +146,10 @@ class Event(models.Model):
     class Meta:
         indexes = [
             models.Index(fields=["user_id", "-created_at", "-id"], name="accounts_event_of_user"),
+            # A user who was deleted is found by name.
+            models.Index(fields=["username", "-created_at", "-id"], name="accounts_event_of_name"),
             models.Index(fields=["kind", "created_at"], name="accounts_event_kind"),
-            models.Index(fields=["created_at"], name="accounts_event_created_at"),
+            models.Index(fields=["created_at", "id"], name="accounts_event_created_at"),
             models.Index(
                 fields=["session_id"],
                 condition=models.Q(session_id__isnull=False),

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Permission
 from django.test import Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from accounts.models import Session, User
@@ -89,7 +90,7 @@ class TestUsers:
             Product.objects.create(owner=user, title="Lamp", amount=1)
 
         for path in ("accounts/user/", "accounts/session/", "catalog/product/"):
-            with django_assert_max_num_queries(7):
+            with django_assert_max_num_queries(8):
                 response = console.get(f"/admin/{path}")
             assert response.status_code == 200
             assert b"user11" in response.content
@@ -156,7 +157,10 @@ class TestUsers:
         device, other = sign_in(user), sign_in(stranger)
         body = {"action": "end_sessions", "_selected_action": [user.pk]}
 
-        console.post("/admin/accounts/user/", body)
+        question = console.post("/admin/accounts/user/", body)
+        assert b"End 1 session of 1 user?" in question.content
+        assert device.get(f"{API}/users/me").status_code == 200
+        console.post("/admin/accounts/user/", body | {"confirmed": "yes"})
 
         assert device.get(f"{API}/users/me").status_code == 401
         assert other.get(f"{API}/users/me").status_code == 200
@@ -170,7 +174,7 @@ class TestSessions:
 
         response = console.post("/admin/accounts/session/", body, follow=True)
 
-        assert b"1 session(s) ended" in response.content
+        assert b"1 session ended" in response.content
         assert device.get(f"{API}/users/me").status_code == 401
         assert other.get(f"{API}/users/me").status_code == 200
         assert user.sessions.get(pk=session.pk).end_reason == "staff"
@@ -212,15 +216,33 @@ class TestSessions:
 
         assert user.sessions.active().exists()
 
-    @pytest.mark.parametrize("query", ["alice", "ALICE@example.com", "127.0.0.1"])
+    @pytest.mark.parametrize("query", ["alice", "ALICE@example.com", "lic", "2001:DB8:0::7", " "])
     def test_they_are_found_by_user_and_address(
-        self, console: Client, user: User, sign_in: SignIn, query: str
+        self, console: Client, user: User, stranger: User, sign_in: SignIn, query: str
     ) -> None:
-        sign_in(user)
+        sign_in(user, REMOTE_ADDR="2001:db8::7")
+        if query.strip():
+            sign_in(stranger)
 
         page = console.get("/admin/accounts/session/", {"q": query}).content.decode()
 
         assert "1 session" in page
+        assert "2001:db8::7" in page
+        assert (
+            "0 sessions" in console.get("/admin/accounts/session/", {"q": "eve"}).content.decode()
+        )
+
+    def test_they_are_filtered_by_state(self, console: Client, user: User, sign_in: SignIn) -> None:
+        for device in ("ended", "expired", "live"):
+            sign_in(user, HTTP_USER_AGENT="curl/8")
+            user.sessions.filter(device="curl").update(device=device)
+        user.sessions.filter(device="ended").end(Session.Reason.TOKEN_REUSE)
+        user.sessions.filter(device="expired").update(expires_at=timezone.now())
+
+        for state, device in (("token_reuse", "ended"), ("expired", "expired"), ("active", "live")):
+            page = console.get("/admin/accounts/session/", {"state": state}).content.decode()
+            assert "1 session" in page
+            assert f">{device}</a>" in page
 
     def test_its_state_is_told_in_words(self, user: User, sign_in: SignIn) -> None:
         sign_in(user)
