@@ -24,7 +24,7 @@ SESSIONS = """
     SELECT gen_random_uuid(), owner.id, gen_random_uuid(), 'seeddemo', device,
            ('198.51.' || n / 250 %% 250 || '.' || n %% 250)::inet, moment, moment,
            moment + interval '7 days',
-           CASE WHEN n %% 3 = 0 THEN moment + interval '1 day' END,
+           CASE WHEN n %% 3 = 0 THEN least(moment + interval '1 day', now()) END,
            CASE WHEN n %% 3 = 0 THEN 'logout' ELSE '' END
       FROM generate_series(%(first)s, %(last)s) n
       JOIN (SELECT id, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS count
@@ -32,6 +32,25 @@ SESSIONS = """
            LATERAL (SELECT now() - random() * interval '20 days' AS moment,
                            (ARRAY['Firefox on Linux', 'Chrome on Windows', 'Safari on Mac OS X',
                                   'Mobile Safari on iOS', 'curl'])[1 + n %% 5] AS device) m
+"""
+EVENTS = """
+    INSERT INTO accounts_event (created_at, kind, detail, user_id, username, actor, ip_address,
+                                device, is_new_device, request_id)
+    SELECT now() - random() * interval '30 days', kind,
+           CASE kind WHEN 'refused' THEN 'wrong password' WHEN 'limit_reached' THEN 'auth'
+                     WHEN 'signed_out' THEN 'logout' ELSE '' END,
+           owner.id, owner.username, '',
+           ('198.51.' || n / 250 %% 250 || '.' || n %% 250)::inet,
+           (ARRAY['Firefox on Linux', 'Chrome on Windows', 'Safari on Mac OS X',
+                  'Mobile Safari on iOS', 'curl'])[1 + n %% 5],
+           kind = 'signed_in' AND n %% 7 = 0, md5(n::text)
+      FROM (SELECT n, CASE WHEN die < 0.6 THEN 'signed_in' WHEN die < 0.75 THEN 'refused'
+                           WHEN die < 0.95 THEN 'signed_out' WHEN die < 0.97 THEN 'limit_reached'
+                           WHEN die < 0.99 THEN 'account_created' ELSE 'replayed' END AS kind
+              FROM (SELECT n, random() AS die FROM generate_series(%(first)s, %(last)s) n) d) e
+      JOIN (SELECT id, username, row_number() OVER (ORDER BY id) - 1 AS place,
+                   count(*) OVER () AS count
+              FROM accounts_user WHERE username LIKE 'demo%%') owner ON owner.place = n %% count
 """
 PRODUCTS = """
     INSERT INTO catalog_product (owner_id, title, description, amount, created_at, updated_at)
@@ -47,26 +66,29 @@ PRODUCTS = """
                            (ARRAY['lamp', 'table', 'kettle', 'chair', 'mirror', 'clock', 'basket',
                                   'shelf', 'vase', 'candle', 'blanket'])[1 + n %% 11] AS noun) m
 """
+TABLES = {"sessions": SESSIONS, "events": EVENTS, "products": PRODUCTS}
 
 
 class Command(BaseCommand):
     help = (
-        "Add users, sessions and products to look at. The users are demo1, demo2, …; their "
+        "Add users, sessions, events and products to look at. The users are demo1, demo2, …; their "
         f'password is "{PASSWORD}". Run it as often as you like: users are kept, the rest is added.'
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--users", type=int, default=20, help="how many (default 20)")
         parser.add_argument("--sessions", type=int, default=100, help="how many (default 100)")
+        parser.add_argument("--events", type=int, default=2000, help="how many (default 2000)")
         parser.add_argument("--products", type=int, default=500, help="how many (default 500)")
 
-    def handle(self, *args: Any, users: int, sessions: int, products: int, **options: Any) -> None:
+    def handle(self, *args: Any, users: int, **options: Any) -> None:
         # One hash for all: at cost 14 each would take a second.
         password = make_password(PASSWORD)
         self.insert("users", USERS, users, password=password)
-        self.insert("sessions", SESSIONS, sessions)
-        self.insert("products", PRODUCTS, products)
-        self.stdout.write(f"Added up to {users} users, {sessions} sessions, {products} products.")
+        for name, statement in TABLES.items():
+            self.insert(name, statement, options[name])
+        added = ", ".join(f"{options[name]} {name}" for name in TABLES)
+        self.stdout.write(f"Added up to {users} users, {added}.")
 
     def insert(self, name: str, statement: str, count: int, **parameters: Any) -> None:
         with connection.cursor() as cursor, tqdm(total=count, desc=name, disable=None) as progress:
