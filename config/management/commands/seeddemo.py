@@ -27,7 +27,8 @@ SESSIONS = """
            CASE WHEN n %% 3 = 0 THEN least(moment + interval '1 day', now()) END,
            CASE WHEN n %% 3 = 0 THEN 'logout' ELSE '' END
       FROM generate_series(%(first)s, %(last)s) n
-      JOIN (SELECT id, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS count
+     CROSS JOIN (SELECT count(*) AS count FROM accounts_user WHERE username LIKE 'demo%%') demo
+      JOIN (SELECT id, row_number() OVER (ORDER BY id) - 1 AS place
               FROM accounts_user WHERE username LIKE 'demo%%') owner ON owner.place = n %% count,
            LATERAL (SELECT now() - random() * interval '20 days' AS moment,
                            (ARRAY['Firefox on Linux', 'Chrome on Windows', 'Safari on Mac OS X',
@@ -48,8 +49,8 @@ EVENTS = """
                            WHEN die < 0.95 THEN 'signed_out' WHEN die < 0.97 THEN 'limit_reached'
                            WHEN die < 0.99 THEN 'account_created' ELSE 'replayed' END AS kind
               FROM (SELECT n, random() AS die FROM generate_series(%(first)s, %(last)s) n) d) e
-      JOIN (SELECT id, username, row_number() OVER (ORDER BY id) - 1 AS place,
-                   count(*) OVER () AS count
+     CROSS JOIN (SELECT count(*) AS count FROM accounts_user WHERE username LIKE 'demo%%') demo
+      JOIN (SELECT id, username, row_number() OVER (ORDER BY id) - 1 AS place
               FROM accounts_user WHERE username LIKE 'demo%%') owner ON owner.place = n %% count
 """
 PRODUCTS = """
@@ -58,7 +59,8 @@ PRODUCTS = """
            'A ' || adjective || ' ' || noun || ', one of many, marked ' || md5(n::text) || '.',
            n %% 1000, moment, moment
       FROM generate_series(%(first)s, %(last)s) n
-      JOIN (SELECT id, row_number() OVER (ORDER BY id) - 1 AS place, count(*) OVER () AS count
+     CROSS JOIN (SELECT count(*) AS count FROM accounts_user WHERE username LIKE 'demo%%') demo
+      JOIN (SELECT id, row_number() OVER (ORDER BY id) - 1 AS place
               FROM accounts_user WHERE username LIKE 'demo%%') owner ON owner.place = n %% count,
            LATERAL (SELECT now() - random() * interval '90 days' AS moment,
                            (ARRAY['brass', 'oak', 'paper', 'linen', 'glass', 'copper', 'walnut'])
