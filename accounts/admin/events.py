@@ -1,12 +1,9 @@
-import contextlib
-import ipaddress
-
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
-from accounts.admin.pages import RecordAdmin, link, moment, tag
+from accounts.admin.pages import RecordAdmin, as_address, link, moment, tag
 from accounts.models import Event, User
 
 
@@ -32,8 +29,8 @@ class EventAdmin(RecordAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        with contextlib.suppress(ValueError):
-            return queryset.filter(ip_address=str(ipaddress.ip_address(term))), False
+        if address := as_address(term):
+            return queryset.filter(ip_address=address), False
         user = User.objects.with_identity(term)
         of_user = Q(user_id=user.pk) if user else Q()
         return queryset.filter(Q(username=term) | of_user), False

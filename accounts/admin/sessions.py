@@ -1,5 +1,3 @@
-import contextlib
-import ipaddress
 from typing import Any
 
 from django.contrib import admin
@@ -7,7 +5,15 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
 
-from accounts.admin.pages import RecordAdmin, end_and_say, end_sessions_of, link, moment, tag
+from accounts.admin.pages import (
+    RecordAdmin,
+    as_address,
+    end_and_say,
+    end_sessions_of,
+    link,
+    moment,
+    tag,
+)
 from accounts.models import Session, SessionQuerySet, User
 
 TIMES = [
@@ -57,8 +63,8 @@ class SessionAdmin(RecordAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        with contextlib.suppress(ValueError):
-            return queryset.filter(ip_address=str(ipaddress.ip_address(term))), False
+        if address := as_address(term):
+            return queryset.filter(ip_address=address), False
         users = User.objects.filter(Q(username__icontains=term) | Q(email__icontains=term))
         return queryset.filter(user__in=users.values("pk")), False
 

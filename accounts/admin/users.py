@@ -11,7 +11,15 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import path
 from django.views.decorators.http import require_POST
 
-from accounts.admin.pages import count, end_and_say, end_sessions_of, link, moment, tag
+from accounts.admin.pages import (
+    BoundedPaginator,
+    count,
+    end_and_say,
+    end_sessions_of,
+    link,
+    moment,
+    tag,
+)
 from accounts.models import Event, Session, SessionQuerySet, User
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
@@ -39,6 +47,7 @@ class UserAdmin(DjangoUserAdmin):
     search_fields = ["username", "email", "names"]
     search_help_text = "A part of the name or the e-mail address, or the whole number"
     ordering = ["-id"]
+    paginator = BoundedPaginator
     show_full_result_count = False
     readonly_fields = ["last_login", "date_joined", "password_changed_at"]
     fieldsets = [

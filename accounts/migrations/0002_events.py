@@ -63,6 +63,10 @@ class Migration(migrations.Migration):
             index=models.Index(fields=['ip_address'], name='accounts_session_ip_address'),
         ),
         migrations.AddIndex(
+            model_name='session',
+            index=models.Index(condition=models.Q(('ended_at__isnull', False)), fields=['end_reason', 'created_at', 'id'], name='accounts_session_end_reason'),
+        ),
+        migrations.AddIndex(
             model_name='user',
             index=django.contrib.postgres.indexes.GinIndex(django.contrib.postgres.indexes.OpClass(django.db.models.functions.text.Upper('username'), 'gin_trgm_ops'), django.contrib.postgres.indexes.OpClass(django.db.models.functions.text.Upper('email'), 'gin_trgm_ops'), django.contrib.postgres.indexes.OpClass(django.db.models.functions.text.Upper('names'), 'gin_trgm_ops'), name='accounts_user_words'),
         ),

@@ -220,6 +220,12 @@ class Session(models.Model):
             models.Index(Least("ended_at", "expires_at"), name="accounts_session_over"),
             models.Index(fields=["created_at", "id"], name="accounts_session_created_at"),
             models.Index(fields=["ip_address"], name="accounts_session_ip_address"),
+            # Only of what has ended: a refresh has no part in it.
+            models.Index(
+                fields=["end_reason", "created_at", "id"],
+                condition=models.Q(ended_at__isnull=False),
+                name="accounts_session_end_reason",
+            ),
         ]
         permissions = [("end_session", "Can end session")]
         constraints = [
