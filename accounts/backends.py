@@ -103,7 +103,8 @@ class IdentityBackend(ModelBackend):
             failures.uncount()
             raise
         if user is None or not is_right or not self.user_can_authenticate(user):
-            Event.objects.record_refusal(user, "inactive" if is_right else "wrong password")
+            reason = "inactive" if is_right else "wrong password"
+            Event.objects.record_refusal(user, reason if user else "unknown identity")
             return None
         failures.clear()
         return user

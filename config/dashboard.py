@@ -171,7 +171,9 @@ def bars(
 
 def most(column: str, since: datetime) -> list[tuple[str, int, str]]:
     """Return who or what was refused most often, how often, and the list of it."""
-    events = Event.objects.filter(kind=Event.Kind.REFUSED, created_at__gte=since)
+    events = Event.objects.filter(kind=Event.Kind.REFUSED, created_at__gte=since).exclude(
+        **{column: None if column == "ip_address" else ""}
+    )
     rows = events.values_list(column).annotate(number=Count("*")).order_by("-number", column)[:TOP]
     return [
         (name, number, events_link(Event.Kind.REFUSED, since, **{f"{column}__exact": name}))

@@ -20,8 +20,9 @@ from accounts.devices import device_name
 if TYPE_CHECKING:
     from accounts.models import Session, User
 
-# For each user and hour, and for all users together: what strangers can cause is bounded.
+# In an hour: what strangers can cause is bounded, for each user, and for all others together.
 REFUSALS_OF_A_USER = 20
+REFUSALS_OF_NOBODY = 1000
 LIMITS_REACHED = 1000
 HOUR = 3600
 COMMAND = "manage.py"  # who did what came in no request
@@ -62,8 +63,17 @@ class EventQuerySet(models.QuerySet["Event"]):
         )
 
     def record_refusal(self, user: "User | None", detail: str) -> None:
-        """Record that a sign-in was refused, for users there are, and so many for each an hour."""
-        if user and is_within(f"refusals:{user.pk}", REFUSALS_OF_A_USER):
+        """
+        Record that a sign-in was refused, so many an hour.
+
+        What named nobody is recorded as well, or the time of an answer would tell who exists; but
+        not the name, since people type passwords there.
+        """
+        if user is None:
+            name, quota = "refusals", REFUSALS_OF_NOBODY
+        else:
+            name, quota = f"refusals:{user.pk}", REFUSALS_OF_A_USER
+        if is_within(name, quota):
             self.record(Event.Kind.REFUSED, user, detail=detail)
 
     def record_limit(self, name: str, user: "User | None" = None) -> None:

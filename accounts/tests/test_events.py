@@ -46,9 +46,7 @@ class TestSignIn:
         marks = Event.objects.filter(kind="signed_in").order_by("id")
         assert list(marks.values_list("is_new_device", flat=True)) == [True, True, False]
 
-    def test_refusals_have_a_reason_for_users_there_are(
-        self, client: APIClient, user: User
-    ) -> None:
+    def test_refusals_have_a_reason(self, client: APIClient, user: User) -> None:
         log_in(client, "wrong")
         user.is_active = False
         user.save()
@@ -59,6 +57,7 @@ class TestSignIn:
         assert [(e.username, e.detail) for e in events] == [
             ("alice", "wrong password"),
             ("alice", "inactive"),
+            ("", "unknown identity"),
         ]
 
     def test_nobody_fills_the_table(
@@ -68,7 +67,12 @@ class TestSignIn:
         for _ in range(25):
             log_in(client, "wrong")
 
-        assert recorded(kind="refused") == ["refused"] * 20
+        cache.set("events:refusals", 999, 3600)
+        for _ in range(3):
+            client.post(f"{API}/auth/login", {"identity": "nobody", "password": PASSWORD})
+
+        assert recorded(kind="refused", username="alice") == ["refused"] * 20
+        assert recorded(kind="refused", username="") == ["refused"]
 
     def test_a_limit_that_is_reached_is_one_event_for_its_window(
         self, client: APIClient, user: User, settings: Settings
