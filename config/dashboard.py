@@ -80,17 +80,19 @@ def dashboard() -> dict[str, Any]:
 
 def compute() -> dict[str, Any]:
     now = timezone.now()
-    since = now - timedelta(hours=HOURS)
     hours = counts(TruncHour, now.replace(minute=0, second=0, microsecond=0), HOURS, "hour")
+    since = min(hours)
     active = Session.objects.active()
     users = active.aggregate(users=Count("user", distinct=True), sessions=Count("*"))
     return {
+        "since": since,
         "numbers": [
             Number("Active sessions", users["sessions"], sessions_link(state="active"), "good"),
             Number("Users signed in", users["users"], sessions_link(state="active")),
             *(
-                Number(label, recent(kind, since), events_link(kind, since), meaning)
+                Number(label, sum(of.get(kind, 0) for of in hours.values()), link, meaning)
                 for kind, label, meaning in COUNTED
+                for link in [events_link(kind, since)]
             ),
         ],
         "plots": [
@@ -102,10 +104,6 @@ def compute() -> dict[str, Any]:
             ("Most refused addresses", most("ip_address", since)),
         ],
     }
-
-
-def recent(kind: str, since: datetime) -> int:
-    return Event.objects.filter(kind=kind, created_at__gte=since).count()
 
 
 def counts(trunc: Any, last: datetime, number: int, unit: str) -> Counts:

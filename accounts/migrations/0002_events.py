@@ -80,6 +80,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='event',
+            index=models.Index(fields=['ip_address', '-created_at', '-id'], name='accounts_event_ip_address'),
+        ),
+        migrations.AddIndex(
+            model_name='event',
             index=models.Index(fields=['kind', 'created_at'], name='accounts_event_kind'),
         ),
         migrations.AddIndex(

@@ -158,6 +158,9 @@ class Event(models.Model):
             models.Index(fields=["user_id", "-created_at", "-id"], name="accounts_event_of_user"),
             # A user who was deleted is found by name.
             models.Index(fields=["username", "-created_at", "-id"], name="accounts_event_of_name"),
+            models.Index(
+                fields=["ip_address", "-created_at", "-id"], name="accounts_event_ip_address"
+            ),
             models.Index(fields=["kind", "created_at"], name="accounts_event_kind"),
             models.Index(fields=["created_at", "id"], name="accounts_event_created_at"),
             models.Index(
