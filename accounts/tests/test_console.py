@@ -204,6 +204,8 @@ class TestSupport:
         assert "End all 1" in page
         for offered in ("Deactivate", "Force a password", 'name="_save"', "deletelink"):
             assert offered not in page
+        assert user.password not in page
+        assert user.password.rpartition("$")[2] not in page
         assert "catalog/product" not in index
         assert "auth/group" not in index
         for address in (
