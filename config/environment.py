@@ -16,6 +16,12 @@ import environ
 T = TypeVar("T")
 
 DATABASE_PARTS = ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME")
+# What may be given as the path of a file in `NAME_FILE`, as Docker and Kubernetes hand out secrets.
+FROM_FILES = (
+    *("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"),
+    *("SECRET_FALLBACKS", "ACCESS_TOKEN_SECRET_FALLBACKS", "REFRESH_TOKEN_SECRET_FALLBACKS"),
+    *("DB_PASSWORD", "DATABASE_URL", "CACHE_URL"),
+)
 ENGINE = "config.postgres"
 EMBEDDED_DATABASE = {
     "ENGINE": "config.embedded_postgres",
@@ -34,13 +40,30 @@ class Environment:
     """
 
     def __init__(self, path: Path) -> None:
+        self.faults: list[str] = []
+        self.given = dict(os.environ)
+        for name in FROM_FILES:
+            self.read_file(name)
+
         class Source(environ.Env):  # type: ignore[misc]
             # A copy: what `.env` says must not leak into child processes as if they were given it.
-            ENVIRON = dict(os.environ)
+            ENVIRON = dict(self.given)
 
         Source.read_env(path)
         self.values: dict[str, str] = Source.ENVIRON
-        self.faults: list[str] = []
+
+    def read_file(self, name: str) -> None:
+        """Take a variable from the file that `NAME_FILE` names, without the end of its line."""
+        path = self.given.get(f"{name}_FILE")
+        if not path:
+            return
+        if self.given.get(name):
+            self.faults.append(f"{name} and {name}_FILE are both set: use one.")
+            return
+        try:
+            self.given[name] = Path(path).read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            self.faults.append(f"{name}_FILE must be the path of a text file that can be read.")
 
     def read(self, name: str, cast: Callable[[str], T], default: T) -> T:
         """Read a variable by `cast`, whose ValueError says what the variable must be."""
@@ -96,7 +119,7 @@ class Environment:
 
         A database that is missing or unreadable is an empty dictionary.
         """
-        given = [name for name in ("DATABASE_URL", *DATABASE_PARTS) if os.environ.get(name)]
+        given = [name for name in ("DATABASE_URL", *DATABASE_PARTS) if self.given.get(name)]
         present = given or [n for n in ("DATABASE_URL", *DATABASE_PARTS) if self.values.get(n)]
         if "DATABASE_URL" in present:
             if len(present) > 1:

@@ -217,6 +217,32 @@ class TestDatabase:
         env.database()
         assert len(env.faults) == 1
 
+    def test_a_secret_may_come_from_a_file(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        forget(monkeypatch)
+        (tmp_path / ".env").write_text("SECRET=from .env\nDB_PASSWORD=from .env\n")
+        (tmp_path / "secret").write_text("from a file\n")
+        (tmp_path / "url").write_text("postgres://u:p@db/n\n")
+        (tmp_path / "binary").write_bytes(b"\xff\xfe")
+        for name, file in (
+            ("SECRET", "secret"), ("DATABASE_URL", "url"), ("ACCESS_TOKEN_SECRET", "nowhere"),
+            ("REFRESH_TOKEN_SECRET", "binary"), ("CACHE_URL", "secret"),
+        ):  # fmt: skip
+            monkeypatch.setenv(f"{name}_FILE", str(tmp_path / file))
+        monkeypatch.setenv("CACHE_URL", "redis://cache")
+
+        env = Environment(tmp_path / ".env")
+
+        assert env.text("SECRET") == "from a file"
+        assert env.database()["HOST"] == "db"
+        assert env.faults == [
+            "ACCESS_TOKEN_SECRET_FILE must be the path of a text file that can be read.",
+            "REFRESH_TOKEN_SECRET_FILE must be the path of a text file that can be read.",
+            "CACHE_URL and CACHE_URL_FILE are both set: use one.",
+        ]
+        assert "SECRET" not in os.environ
+
     def test_a_url_may_hold_what_urls_escape(self, monkeypatch: pytest.MonkeyPatch) -> None:
         url = "postgresql://us%40er:p%2Fw%23@[::1]:5433/my%20db?sslmode=require"
         database = load(monkeypatch, DATABASE_URL=url)["DATABASES"]["default"]
