@@ -236,6 +236,7 @@ class EventSerializer(serializers.ModelSerializer[Event]):
 
     event = serializers.ChoiceField(Event.Kind.choices, source="kind")
     session = serializers.UUIDField(source="session_id", allow_null=True)
+    device = serializers.SerializerMethodField(help_text="Of the session, or of who asked.")
     ip_address = serializers.SerializerMethodField()
     new_device = serializers.BooleanField(source="is_new_device")
 
@@ -244,5 +245,8 @@ class EventSerializer(serializers.ModelSerializer[Event]):
         fields = ["id", "event", "detail", "created_at", "session", "device", "ip_address"]
         fields += ["new_device"]
 
+    def get_device(self, event: Event) -> str:
+        return event.device if event.is_own or event.session_id else ""
+
     def get_ip_address(self, event: Event) -> str | None:
-        return event.ip_address if event.actor in {"", event.username} else None
+        return event.ip_address if event.is_own else None

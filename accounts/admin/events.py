@@ -49,7 +49,7 @@ class EventAdmin(RecordAdmin):
 
     @admin.display(description="done by", ordering="actor")
     def by(self, event: Event) -> str:
-        return "" if event.actor == event.username else event.actor
+        return "" if event.is_own else event.actor
 
     @admin.display(description="session")
     def session(self, event: Event) -> str:

@@ -172,3 +172,8 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: {self.username}" if self.username else self.kind
+
+    @property
+    def is_own(self) -> bool:
+        """Tell whether nobody else did it, as far as anyone had signed in."""
+        return self.actor in {"", self.username}

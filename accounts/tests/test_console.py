@@ -120,6 +120,24 @@ class TestUsersPage:
         }  # fmt: skip
         assert browser.post(f"{address}/promote/").status_code == 403
 
+    def test_the_user_learns_what_staff_did_but_not_from_where(
+        self, staff: Callable[..., Client], user: User, sign_in: SignIn
+    ) -> None:
+        sign_in(user, HTTP_USER_AGENT="Wget/1.21")
+        browser, address = staff(), f"/admin/accounts/user/{user.pk}"
+        browser.post(f"{address}/end-sessions/")
+        browser.post(f"{address}/set/deactivate/")
+        browser.post(f"{address}/set/activate/")
+
+        events = sign_in(user).get(f"{API}/auth/events").json()["results"]
+
+        told = {e["event"]: (e["device"], e["ip_address"]) for e in events[1:4]}
+        assert told == {
+            "account_activated": ("", None),
+            "account_deactivated": ("", None),
+            "session_ended": ("Wget", None),
+        }
+
     def test_nothing_is_done_by_a_link(self, staff: Callable[..., Client], user: User) -> None:
         address = f"/admin/accounts/user/{user.pk}"
         for path in ("end-sessions", "set/deactivate"):
