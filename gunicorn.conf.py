@@ -32,7 +32,7 @@ bind = f"[{host}]:{settings.PORT}" if ":" in host else f"{host}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 threads = settings.WEB_THREADS
 # Three times the longest that a request may take: two seconds for a place to hash, about one to
-# hash, six for a database that hangs. Whoever sends SIGTERM waits longer still before SIGKILL.
+# hash, five for a database that hangs. Whoever sends SIGTERM waits longer still before SIGKILL.
 graceful_timeout = 30
 # Longer than a Retry-After of ours: who comes back as told finds the connection still there.
 keepalive = 5
