@@ -5,6 +5,7 @@ Who did it, from where and in which request is known to `origin`, which a middle
 methods that change a state record it themselves, whoever calls them.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import cache
-from django.db import models
+from django.db import DatabaseError, models
 from django.db.models.functions import Now
 
 from accounts.devices import device_name
 
 if TYPE_CHECKING:
     from accounts.models import Session, User
+
+logger = logging.getLogger(__name__)
 
 # In an hour: what strangers can cause is bounded, for each user, and for all others together.
 REFUSALS_OF_A_USER = 20
@@ -77,9 +80,13 @@ class EventQuerySet(models.QuerySet["Event"]):
             self.record(Event.Kind.REFUSED, user, detail=detail)
 
     def record_limit(self, name: str, user: "User | None" = None) -> None:
-        """Record that a limit was reached; to be called once for its window."""
-        if is_within("limits", LIMITS_REACHED):
+        """Record that a limit was reached, once for its window; it holds without a database too."""
+        if not is_within("limits", LIMITS_REACHED):
+            return
+        try:
             self.record(Event.Kind.LIMIT_REACHED, user, detail=name)
+        except DatabaseError as error:
+            logger.warning("A limit was reached, which is not on record: %s", error)
 
     def older(self, age: timedelta) -> "EventQuerySet":
         return self.filter(created_at__lt=Now() - age)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 from django.core.cache import cache
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
@@ -88,6 +88,19 @@ class TestSignIn:
         event = Event.objects.filter(kind="limit_reached").latest("id")
         assert (event.detail, event.username) == ("login-failures", "alice")
         assert recorded(kind="limit_reached") == ["limit_reached"] * 2
+
+    def test_a_limit_holds_where_it_cannot_be_recorded(
+        self, client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for _ in range(5):
+            log_in(client, "wrong")
+
+        def fail(*args: object, **kwargs: object) -> None:
+            raise OperationalError("gone")
+
+        monkeypatch.setattr("accounts.models.events.EventQuerySet.create", fail)
+
+        assert log_in(client, PASSWORD) == 429
 
     def test_limits_of_all_addresses_together_are_bounded_too(
         self, client: APIClient, user: User
