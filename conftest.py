@@ -1,9 +1,13 @@
-"""Roles, and the clients that they hold."""
+"""Roles, the clients that they hold, and a watch over what is logged."""
 
-from collections.abc import Callable
+import logging
+import logging.config
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
 from rest_framework.test import APIClient
 
@@ -19,6 +23,35 @@ SignIn = Callable[..., APIClient]
 def fresh_counts() -> None:
     """Begin each test with every limit untouched."""
     cache.clear()
+
+
+def secrets_in(text: str) -> list[str]:
+    """Return what must never stand in a log: tokens, hashes, passwords, the service's secrets."""
+    secrets = [secret for of in settings.SECRETS.values() for secret in of if secret]
+    exact = "|".join(re.escape(secret) for secret in [PASSWORD, *secrets])
+    token, hashed = r"eyJ[\w-]{10,}\.[\w-]+", r"(?:bcrypt|pbkdf2)_sha256\$[^\s\"']+"
+    return re.findall(f"{exact}|{token}|{hashed}", text)
+
+
+class SecretsWatch(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        formatter = settings.LOGGING["formatters"]["json"]
+        self.setFormatter(logging.config.DictConfigurator({}).configure_formatter(dict(formatter)))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.found += secrets_in(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged() -> Iterator[SecretsWatch]:
+    """Look at every line that any test of the suite logs, with its fields and its traceback."""
+    watch = SecretsWatch()
+    logging.getLogger().addHandler(watch)
+    yield watch
+    logging.getLogger().removeHandler(watch)
+    assert not watch.found
 
 
 @pytest.fixture

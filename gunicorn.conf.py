@@ -7,16 +7,31 @@ SIGHUP replaces the workers one generation by the next; a new release or another
 new master.
 """
 
+import atexit
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 
 from gunicorn.workers.gthread import ThreadWorker
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 from config import settings
+
+
+def forget_metrics(directory, owner):
+    if os.getpid() == owner:  # A worker that ends leaves the others' alone.
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if settings.METRICS_PORT:
+    # Where the processes put their numbers; it has to be known before anything counts.
+    metrics_directory = tempfile.mkdtemp(prefix="latchkey-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_directory
+    atexit.register(forget_metrics, metrics_directory, os.getpid())
 
 is_reloading = "--reload" in sys.argv
 if not is_reloading:
@@ -28,7 +43,8 @@ if not is_reloading:
 
 wsgi_app = "config.wsgi:application"
 host = settings.HOST or ("127.0.0.1" if is_reloading else "0.0.0.0")
-bind = f"[{host}]:{settings.PORT}" if ":" in host else f"{host}:{settings.PORT}"
+ports = [settings.PORT, *([settings.METRICS_PORT] if settings.METRICS_PORT else [])]
+bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for port in ports]
 workers = settings.WEB_CONCURRENCY
 threads = settings.WEB_THREADS
 # Three times the longest that a request may take: two seconds for a place to hash, about one to
@@ -78,6 +94,14 @@ def on_starting(server):
         embedded_postgres.start()
     if not is_reloading:
         exit_on_faults(with_database=True)
+
+
+def child_exit(server, worker):
+    """Forget what a worker had in hand; what it counted stays."""
+    if settings.METRICS_PORT:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        mark_process_dead(worker.pid)
 
 
 def post_fork(server, worker):

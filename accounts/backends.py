@@ -12,11 +12,15 @@ from django.contrib.auth.backends import ModelBackend
 from django.core.cache import cache
 from django.http import HttpRequest
 from django.utils import timezone
+from prometheus_client import Counter
 from rest_framework.exceptions import Throttled
 
 from accounts.models import Event, User, normalize
 from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, refuse_when_full
 
+LOGINS = Counter(
+    "latchkey_logins", "Passwords that were presented, in the API and the admin.", ["outcome"]
+)
 ADDRESS_MEMORY = timedelta(days=30)
 
 
@@ -90,6 +94,17 @@ class IdentityBackend(ModelBackend):
         One password is hashed whether or not there is such a user, so that nobody learns from the
         time it takes. Raises LoginFailuresExceededError and HashingBusyError.
         """
+        try:
+            user = self.verify(request, username, password)
+        except (LoginFailuresExceededError, HashingBusyError) as error:
+            LOGINS.labels("busy" if isinstance(error, HashingBusyError) else "limited").inc()
+            raise
+        LOGINS.labels("accepted" if user else "refused").inc()
+        return user
+
+    def verify(
+        self, request: HttpRequest | None, username: str | None, password: str | None
+    ) -> User | None:
         if not username or not password or len(password) > MAXIMUM_LENGTH:
             return None
         refuse_when_full()

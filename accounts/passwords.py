@@ -10,18 +10,27 @@ import functools
 import os
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
 from django.core.exceptions import ValidationError
+from prometheus_client import Gauge
 from rest_framework.exceptions import APIException
 
 MAXIMUM_LENGTH = 128
 LONGEST_WAIT = 2.0
 FREE_THREADS = 3
 NICENESS = 10
+
+live: Any = {"multiprocess_mode": "livesum"}
+PLACES = Gauge("latchkey_hashing_places", "Places for hashing passwords.", **live)
+PLACES_TAKEN = Gauge("latchkey_hashing_places_taken", "Passwords being hashed.", **live)
+TURNS_TAKEN = Gauge(
+    "latchkey_hashing_turns_taken", "Passwords being hashed or waiting for a place.", **live
+)
 
 
 class HashingBusyError(APIException):
@@ -42,15 +51,24 @@ class BoundedBCryptSHA256PasswordHasher(BCryptSHA256PasswordHasher):
         if not turns.acquire(blocking=False):
             raise HashingBusyError
         try:
-            hashing = places.submit(super().encode, password, salt)  # type: ignore[arg-type]
-            try:
-                return hashing.result(timeout=LONGEST_WAIT)
-            except FutureTimeoutError:
-                if hashing.cancel():
-                    raise HashingBusyError from None
-            return hashing.result()
+            with TURNS_TAKEN.track_inprogress():
+                return self.encode_in_place(places, password, salt)
         finally:
             turns.release()
+
+    def encode_in_place(self, places: Executor, password: str, salt: str | bytes) -> str:
+        """Wait for a place, but not for long."""
+        hashing = places.submit(self.encode_now, password, salt)
+        try:
+            return hashing.result(timeout=LONGEST_WAIT)
+        except FutureTimeoutError:
+            if hashing.cancel():
+                raise HashingBusyError from None
+        return hashing.result()
+
+    def encode_now(self, password: str, salt: str | bytes) -> str:
+        with PLACES_TAKEN.track_inprogress():
+            return super().encode(password, salt)  # type: ignore[arg-type]
 
 
 def refuse_when_full() -> None:
@@ -70,6 +88,7 @@ def hashing_places() -> tuple[threading.BoundedSemaphore, ThreadPoolExecutor]:
     """
     turns = max(1, settings.WEB_THREADS - FREE_THREADS)
     places = min(settings.HASHING_PLACES, turns)
+    PLACES.set(places)
     executor = ThreadPoolExecutor(places, "hashing", initializer=lower_priority)
     return threading.BoundedSemaphore(turns), executor
 

@@ -63,6 +63,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
             )
         except StaleLoginError as error:
             raise AuthenticationFailed(code="invalid_credentials") from error
+        request.auth = session  # The request is the session's from here on, for its log line too.
         return Response({**session.tokens(), "user": UserSerializer(session.user).data})
 
     @extend_schema(
@@ -80,6 +81,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
             session = Session.objects.rotate(claims)
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
+        request.auth = session
         return Response(session.tokens())
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})

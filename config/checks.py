@@ -166,6 +166,12 @@ def check_bcrypt_rounds(**kwargs: Any) -> list[CheckMessage]:
     return [Error(f"BCRYPT_ROUNDS must be 12 or more {PRODUCTION}.", id="config.E010")]
 
 
+def check_ports(**kwargs: Any) -> list[CheckMessage]:
+    if settings.METRICS_PORT != settings.PORT:
+        return []
+    return [Error("METRICS_PORT must differ from PORT.", id="config.E012")]
+
+
 def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Refuse more threads than the database has connections for; one that is away may come back."""
     if not databases:
@@ -199,4 +205,5 @@ CHECKS = (
     check_shared_cache,
     check_embedded_database,
     check_bcrypt_rounds,
+    check_ports,
 )

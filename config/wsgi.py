@@ -14,19 +14,27 @@ exit_on_faults()
 from django.conf import settings
 
 settings.DATABASES["default"] |= settings.WEB_DATABASE
+from config import telemetry
+
+telemetry.start()
 from django.core.wsgi import get_wsgi_application
 
+from config.metrics import metrics_application
 from config.middleware import drain
 
 django_application = get_wsgi_application()
+metrics = metrics_application() if settings.METRICS_PORT else None
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """
-    Give a chunked body a length, since Django takes a body without one for empty.
+    Answer with metrics on the port that is theirs, and on the other as Django does.
 
-    One byte more than the limit is read, so that what is too long is refused with the rest.
+    A chunked body is given a length, since Django takes a body without one for empty. One byte more
+    than the limit is read, so that what is too long is refused with the rest.
     """
+    if metrics and environ["SERVER_PORT"] == str(settings.METRICS_PORT):
+        return metrics(environ, start_response)
     if "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower():
         stream = environ["wsgi.input"]
         body = stream.read(settings.DATA_UPLOAD_MAX_MEMORY_SIZE + 1)

@@ -36,6 +36,7 @@ class HealthView(View):
                 "status": "ok",
                 "service": "latchkey",
                 "version": settings.VERSION,
+                **({"revision": settings.REVISION} if settings.REVISION else {}),
                 "timestamp": timezone.now(),
             },
             headers={"Cache-Control": "no-store"},
@@ -50,17 +51,9 @@ class LiveView(View):
 class ReadyView(View):
     def get(self, request: HttpRequest) -> JsonResponse:
         """Say whether requests can be served; without the cache they can, each process alone."""
-        database = result(check_database, otherwise="failed")
-        checks = {
-            "database": database,
-            "cache": result(check_cache, otherwise="degraded"),
-            # A database that is away is waited for once.
-            "migrations": result(check_migrations, otherwise="failed")
-            if database == OK
-            else FAILED,
-        }
-        if FAILED not in checks.values() and not draining.is_set():
-            body = {"status": "ok", "checks": checks}
+        found = checks()
+        if FAILED not in found.values() and not draining.is_set():
+            body = {"status": "ok", "checks": found}
             return JsonResponse(body, headers={"Cache-Control": "no-store"})
         problem = {
             "type": "about:blank",
@@ -68,7 +61,7 @@ class ReadyView(View):
             "status": 503,
             "detail": "This instance can't serve requests right now.",
             "code": "service_unavailable",
-            "checks": checks,
+            "checks": found,
             "request_id": getattr(request, "id", ""),
         }
         return JsonResponse(
@@ -77,6 +70,17 @@ class ReadyView(View):
             content_type="application/problem+json",
             headers={"Cache-Control": "no-store", "Retry-After": RETRY_AFTER},
         )
+
+
+def checks() -> dict[str, dict[str, str]]:
+    """Look at what an instance needs, and say of each how it is."""
+    database = result(check_database, otherwise="failed")
+    return {
+        "database": database,
+        "cache": result(check_cache, otherwise="degraded"),
+        # A database that is away is waited for once.
+        "migrations": result(check_migrations, otherwise="failed") if database == OK else FAILED,
+    }
 
 
 class CheckError(Exception):

@@ -11,10 +11,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.core.cache import cache
-from django.db import DatabaseError, models
+from django.db import DatabaseError, models, transaction
 from django.db.models.functions import Now
+from prometheus_client import Counter
 
 from accounts.devices import device_name
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from accounts.models import Session, User
 
 logger = logging.getLogger(__name__)
+EVENTS = Counter("latchkey_events", "Events that were recorded, by their kind.", ["kind"])
 
 # In an hour: what strangers can cause is bounded, for each user, and for all others together.
 REFUSALS_OF_A_USER = 20
@@ -55,7 +58,7 @@ class EventQuerySet(models.QuerySet["Event"]):
         is_new_device: bool = False,
     ) -> None:
         """Write what happened to a user, or to nobody who is known."""
-        self.create(
+        event = self.create(
             kind=kind,
             user_id=user.pk if user else None,
             username=user.username if user else "",
@@ -64,6 +67,7 @@ class EventQuerySet(models.QuerySet["Event"]):
             is_new_device=is_new_device,
             **circumstances(),
         )
+        announce(event.kind, event.user_id, event.session_id, detail=detail, actor=event.actor)
 
     def record_refusal(self, user: "User | None", detail: str) -> None:
         """
@@ -99,6 +103,17 @@ class EventQuerySet(models.QuerySet["Event"]):
             if not deleted:
                 return
             yield deleted
+
+
+def announce(kind: str, user_id: int | None, session_id: UUID | None, **more: Any) -> None:
+    """Write an event's line and count it, once it stands."""
+    fields = {"event": str(kind), "user_id": user_id, "session_id": session_id, **more}
+
+    def write() -> None:
+        EVENTS.labels(fields["event"]).inc()
+        logger.info("event %(event)s", fields, extra=fields)
+
+    transaction.on_commit(write)
 
 
 def circumstances() -> dict[str, str | None]:

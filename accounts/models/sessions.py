@@ -14,12 +14,18 @@ from django.conf import settings
 from django.db import connection, models, transaction
 from django.db.models.functions import Least, Now
 from django.utils import timezone
+from prometheus_client import Counter
 
 from accounts import tokens
-from accounts.models.events import Event, circumstances
+from accounts.models.events import Event, announce, circumstances
 
 if TYPE_CHECKING:
     from accounts.models import User
+
+
+REFRESHES = Counter(
+    "latchkey_refreshes", "Unexpired refresh tokens that were presented, by outcome.", ["outcome"]
+)
 
 
 class SessionError(Exception):
@@ -41,6 +47,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         One that has ended keeps its reason: whoever comes second finds `ended_at` set.
         """
         here = circumstances()
+        kind = ENDINGS.get(reason, Event.Kind.SESSION_ENDED)
         which, parameters = self.values("pk").order_by().query.sql_with_params()
         with connection.cursor() as cursor:
             cursor.execute(
@@ -48,11 +55,14 @@ class SessionQuerySet(models.QuerySet["Session"]):
                 [
                     reason,
                     *parameters,
-                    *(ENDINGS.get(reason, Event.Kind.SESSION_ENDED), reason),
+                    *(kind, reason),
                     *(here["actor"], here["ip_address"], here["request_id"]),
                 ],
             )
-            return int(cursor.rowcount)
+            ended = cursor.fetchall()
+        for user_id, session_id in ended:
+            announce(kind, user_id, session_id, detail=reason, actor=here["actor"])
+        return len(ended)
 
     def prune(self, since: timedelta, *, batch: int = 1000) -> Iterable[int]:
         """
@@ -124,7 +134,11 @@ class SessionQuerySet(models.QuerySet["Session"]):
                 "maximum_age": settings.SESSION_MAX_AGE,
             },
         )
-        return next(iter(sessions), None) or self.replay(claims)
+        session = next(iter(sessions), None)
+        if session is None:
+            return self.replay(claims)
+        REFRESHES.labels("rotated").inc()
+        return session
 
     def replay(self, claims: tokens.Claims) -> "Session":
         """Answer a token that is not the live one: within the grace, or by ending its session."""
@@ -140,8 +154,10 @@ class SessionQuerySet(models.QuerySet["Session"]):
             user__is_active=True,
         )
         if settings.REFRESH_GRACE and (session := grace.first()):
+            REFRESHES.labels("grace").inc()
             return session
-        active.end(Session.Reason.TOKEN_REUSE)
+        replayed = active.end(Session.Reason.TOKEN_REUSE)
+        REFRESHES.labels("replayed" if replayed else "refused").inc()
         raise SessionError
 
 
@@ -155,6 +171,7 @@ END = """
                                 actor, ip_address, request_id, is_new_device)
     SELECT %s, %s, owner.id, owner.username, ended.id, ended.device, %s, %s::inet, %s, false
       FROM ended JOIN accounts_user AS owner ON owner.id = ended.user_id
+ RETURNING user_id, session_id
 """
 ROTATE = """
     UPDATE accounts_session AS session

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -14,6 +15,8 @@ from typing import Any, Self
 import pytest
 import redis
 from django.db import connection
+
+from conftest import secrets_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +36,12 @@ class Server:
             client.request(method, path, body, headers)
             response = client.getresponse()
             return response, response.read()
+
+    def post(self, path: str, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
+        """Post JSON to the API and return the status and the JSON of the answer."""
+        headers |= {"Content-Type": "application/json"}
+        response, answer = self.ask("POST", f"/api/v1{path}", json.dumps(body), **headers)
+        return response.status, json.loads(answer or b"{}")
 
     def say(self, data: bytes) -> bytes:
         """Send bytes as they are and return all that comes back until the server hangs up."""
@@ -111,6 +120,7 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
         finally:
             process.terminate()
             assert process.wait(timeout=40) == 0
+            assert not secrets_in(log.read_text())
 
 
 def wait_for(port: int, log: Path) -> None:

@@ -53,6 +53,12 @@ def test_what_could_not_be_read_is_reported(settings: Settings) -> None:
     assert found() == ["config.E001", "config.E001"]
 
 
+def test_metrics_have_a_port_of_their_own(settings: Settings) -> None:
+    settings.METRICS_PORT = settings.PORT
+
+    assert found() == ["config.E012"]
+
+
 @pytest.mark.parametrize("name", list(GOOD))
 def test_every_secret_is_required(settings: Settings, name: str) -> None:
     settings.SECRETS[name] = [""]

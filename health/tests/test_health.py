@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 from django.utils.dateparse import parse_datetime
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
 from conftest import API
@@ -27,6 +27,16 @@ def test_health_says_what_runs_and_touches_nothing(client: APIClient, prefix: st
     assert set(body) == {"status", "service", "version", "timestamp"}
     assert (body["status"], body["service"]) == ("ok", "latchkey")
     assert parse_datetime(body["timestamp"]).tzinfo is not None
+
+
+def test_health_names_the_revision_that_was_built(
+    client: APIClient, prefix: str, settings: Settings
+) -> None:
+    settings.VERSION, settings.REVISION = "2.1.0", "f00d"
+
+    body = client.get(f"{prefix}/health").json()
+
+    assert (body["version"], body["revision"]) == ("2.1.0", "f00d")
 
 
 def test_live_needs_nothing(client: APIClient, prefix: str) -> None:
