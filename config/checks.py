@@ -173,8 +173,12 @@ def check_ports(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Refuse more threads than the database has connections for; one that is away may come back."""
-    if not databases:
+    """
+    Refuse more threads than the database has connections for; one that is away may come back.
+
+    PgBouncer takes as many as come, and shares out the few that it has.
+    """
+    if not databases or settings.DB_PGBOUNCER:
         return []
     web = connection.copy()
     web.settings_dict |= settings.WEB_DATABASE  # It hangs no longer than a request would.

@@ -132,9 +132,14 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 # Database
 
+# PgBouncer hands a connection out for one transaction, so nothing may be left on it.
+DB_PGBOUNCER = env.flag("DB_PGBOUNCER", default=False)
 DATABASES = {"default": env.database()}
+if DB_PGBOUNCER:
+    DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
 # What wsgi.py adds for the web process: a connection that each thread keeps and looks at before it
-# relies on it, and an end to waiting (seconds, milliseconds).
+# relies on it, and an end to waiting (seconds, milliseconds). With PgBouncer the timeouts are
+# the role's (docs/operations.md).
 WEB_DATABASE = {
     "CONN_MAX_AGE": 60,
     "CONN_HEALTH_CHECKS": True,
@@ -143,7 +148,9 @@ WEB_DATABASE = {
         # opening: together less than five seconds, in which readiness is to tell.
         "connect_timeout": 2,
         "longest_wait": 2.8,
-        "options": (
+        "options": ""
+        if DB_PGBOUNCER
+        else (
             "-c statement_timeout=2500 -c lock_timeout=2000"
             " -c idle_in_transaction_session_timeout=10000"
         ),

@@ -94,10 +94,18 @@ def look_at_configuration() -> str:
 
 def look_at_database() -> str:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('server_version'), lower('É') = 'é'")
-        version, folds = cursor.fetchone()
+        cursor.execute(
+            "SELECT current_setting('server_version'), lower('É') = 'é',"
+            " current_setting('statement_timeout') <> '0'"
+        )
+        version, folds, has_timeout = cursor.fetchone()
     if not folds:
         raise TroubleError("its locale does not fold the case of É; create it with C.UTF-8")
+    if settings.DB_PGBOUNCER and not has_timeout:
+        role = connection.settings_dict["USER"]
+        raise TroubleError(
+            f"PgBouncer sets no timeouts; ALTER ROLE {role} SET statement_timeout = '2500ms' does"
+        )
     for fault in check_connections(databases=["default"]):
         raise TroubleError(fault.msg)
     return f"PostgreSQL {version}"
