@@ -36,11 +36,14 @@ $(VENV)/installed: requirements-dev.txt
 secrets: $(VENV)/installed ## Print three good secrets, as lines for .env
 	@$(MANAGE) generatesecrets
 
-check: $(VENV)/installed ## Lint, check types and layers, as CI does
+check: $(VENV)/installed ## Lint, check types, layers and what is deployed, as CI does
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/hadolint Dockerfile
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	$(VENV)/bin/kubernetes-validate --strict --quiet deploy/kubernetes/[!k]*.yaml
 
 lock: ## Compile requirements*.txt from their .in files (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \

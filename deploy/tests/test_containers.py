@@ -1,0 +1,227 @@
+"""Every command of the Dockerfile and of both Compose files, run on the host."""
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config import embedded_postgres
+from config.tests.serving import ROOT, free_port
+from deploy.tests.contained import Image, Place, compose, needs_redis, variables_of_example
+
+PRODUCTION = {"ALLOWED_HOSTS": "localhost,127.0.0.1"}
+# What only Compose reads, or libpq.
+COMPOSE_ONLY = {"UID", "GID", "PGADMIN_PORT", "HTTPS_PORT", "VERSION", "REVISION", "WEB_CPUS"}
+COMPOSE_ONLY |= {"PGSSLMODE"}
+
+
+@pytest.fixture
+def secret_files(image: Image) -> dict[str, str]:
+    """Hand the secrets out as Compose does: each a file, whose path a variable names."""
+    directory = image.directory.parent / f"{image.directory.name}-secrets"
+    directory.mkdir(exist_ok=True)
+    names = compose("docker-compose.prod.yml", **PRODUCTION)["secrets"]
+    for name in names:
+        (directory / name).write_text(f"{secrets.token_urlsafe(48)}\n")
+    return {f"/run/secrets/{name}": str(directory / name) for name in names}
+
+
+def environment(service: dict[str, Any], files: dict[str, str]) -> dict[str, str]:
+    return {name: files.get(value, value) for name, value in service["environment"].items()}
+
+
+class TestImage:
+    def test_it_holds_the_service_and_nothing_else(self, image: Image) -> None:
+        files = {str(path.relative_to(image.directory)) for path in image.directory.rglob("*")}
+
+        assert {"manage.py", "gunicorn.conf.py", "staticfiles/config/console.css"} <= files
+        outside = {name for name in files if re.search(r"(^|/)(\.env|\.git|tests/|conftest)", name)}
+        assert not outside
+        # It was compiled when it was built, since it can't be where it runs.
+        assert any("config/__pycache__/settings.cpython" in name for name in files)
+
+    def test_it_says_what_it_was_built_from(self, image: Image) -> None:
+        text = (ROOT / "Dockerfile").read_text()
+
+        assert "ARG VERSION" in text
+        assert "LATCHKEY_VERSION=$VERSION LATCHKEY_REVISION=$REVISION" in text
+        assert {"LATCHKEY_VERSION", "LATCHKEY_REVISION"} <= variables_of_example()
+
+    def test_with_the_secrets_of_the_example_it_refuses_to_start(
+        self, image: Image, place: Place
+    ) -> None:
+        example = dict(
+            line.split("=", 1)
+            for line in (ROOT / ".env.example").read_text().splitlines()
+            if re.match(r"[A-Z_]+=.", line)
+        )
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with image.start(["gunicorn"], example, **pipe) as process:
+            output, _ = process.communicate(timeout=30)
+
+        assert process.returncode == 1
+        assert "SECRET is made of words that an attacker tries first" in output
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.prod.yml"])
+class TestVariables:
+    def test_each_is_known(self, name: str) -> None:
+        names = set(re.findall(r"\$\{(\w+)", (ROOT / name).read_text()))
+
+        assert names - COMPOSE_ONLY <= variables_of_example()
+
+    def test_each_is_resolved(self, name: str) -> None:
+        assert "${" not in json.dumps(compose(name, **PRODUCTION))
+
+    def test_what_services_are_given_is_known(self, name: str) -> None:
+        for service in compose(name, **PRODUCTION)["services"].values():
+            if "latchkey" in str(service.get("image", "latchkey")):
+                names = {n.removesuffix("_FILE") for n in service.get("environment", {})}
+                assert names - COMPOSE_ONLY <= variables_of_example()
+
+    def test_what_depends_on_a_service_waits_for_it(self, name: str) -> None:
+        services = compose(name, **PRODUCTION)["services"]
+        for service in services.values():
+            for other, how in service.get("depends_on", {}).items():
+                one_shot = services[other].get("restart") == "no"
+                awaited = "completed_successfully" if one_shot else "healthy"
+                assert how["condition"] == f"service_{awaited}"
+                # The image of the service itself has a health check.
+                assert one_shot or other == "web" or "healthcheck" in services[other]
+
+
+def test_production_does_not_start_without_knowing_its_hosts() -> None:
+    with pytest.raises(KeyError, match="ALLOWED_HOSTS"):
+        compose("docker-compose.prod.yml")
+
+
+def test_production_is_closed_bounded_and_comes_back() -> None:
+    services = compose("docker-compose.prod.yml", **PRODUCTION)["services"]
+
+    assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
+    for name in ("migrate", "web", "prune"):
+        assert services[name]["read_only"]
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert "volumes" not in services[name]
+    for name in ("web", "prune", "proxy", "database", "cache"):
+        assert services[name]["restart"] == "unless-stopped"
+        assert services[name]["deploy"]["resources"]["limits"]["memory"]
+
+
+@needs_redis
+class TestDevelopment:
+    def test_secrets_are_written_once(self, image: Image) -> None:
+        command = compose("docker-compose.yml")["services"]["secrets"]["command"]
+        path = image.directory / ".env"
+        try:
+            image.run(command, {}, writable=True)
+            first = path.read_text()
+            image.run(command, {}, writable=True)
+            assert path.read_text() == first
+            assert re.search(r"^SECRET=.{43}$", first, re.MULTILINE)
+        finally:
+            path.unlink()
+
+    def test_it_migrates_and_serves(self, image: Image, place: Place, tmp_path: Path) -> None:
+        services = compose("docker-compose.yml")["services"]
+        place.empty_database("development")
+        path = image.directory / ".env"
+        image.run(services["secrets"]["command"], {}, writable=True)
+        path.chmod(0o644)  # In a container it is the user's own.
+        try:
+            variables = place.localize(services["migrate"]["environment"], "database", "cache")
+            image.run(services["migrate"]["command"], variables)
+            variables = place.localize(services["web"]["environment"], "database", "cache")
+            variables["PORT"] = str(free_port())
+            with image.serve(services["web"]["command"], variables, tmp_path / "log") as server:
+                response, body = server.ask("GET", "/health/ready")
+                assert (response.status, b"degraded" in body) == (200, False)
+                assert image.is_healthy(variables)
+            assert not image.is_healthy(variables)
+        finally:
+            path.unlink()
+
+    def test_pgadmin_knows_the_database(self) -> None:
+        parsed = compose("docker-compose.yml")
+        [server] = json.loads(parsed["configs"]["pgadmin_servers"]["content"])["Servers"].values()
+        given = parsed["services"]["database"]["environment"]
+
+        assert server["Host"] in parsed["services"]
+        assert server["Username"] == given["POSTGRES_USER"]
+        assert server["MaintenanceDB"] == given["POSTGRES_DB"]
+
+
+@needs_redis
+class TestProduction:
+    def test_it_migrates_serves_and_prunes_on_a_root_that_is_read_only(
+        self, image: Image, place: Place, secret_files: dict[str, str], tmp_path: Path
+    ) -> None:
+        services = compose("docker-compose.prod.yml", **PRODUCTION)["services"]
+        place.empty_database("production")
+        variables = {
+            name: place.localize(environment(services[name], secret_files), "database", "cache")
+            for name in ("migrate", "web", "prune")
+        }
+
+        image.run(services["migrate"]["command"], variables["migrate"])
+        web = {**variables["web"], "PORT": str(free_port()), "METRICS_PORT": str(free_port())}
+        command = json.loads(image.step("CMD"))
+        with image.serve(command, web, tmp_path / "log") as server:
+            forwarded = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+            response, body = server.ask("GET", "/health/ready", **forwarded)
+            assert (response.status, b"degraded" in body) == (200, False)
+            assert image.is_healthy(web)
+            page, _ = server.ask("GET", "/admin/login/", **forwarded)
+            assert page.status == 200
+            assert server.ask("GET", "/static/config/console.css")[0].status == 200
+            server.port = int(web["METRICS_PORT"])
+            assert b"latchkey_check_ok" in server.ask("GET", "/metrics")[1]
+
+        log = tmp_path / "prune"
+        with log.open("w") as out:
+            prune = image.start(services["prune"]["command"], variables["prune"], stdout=out)
+        for _ in range(200):
+            if "event(s) deleted" in log.read_text():
+                break
+            time.sleep(0.1)
+        subprocess.run(["pkill", "-P", str(prune.pid)], check=False)
+        prune.kill()
+        prune.wait()
+        assert "0 session(s) deleted" in log.read_text()
+
+    @pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.prod.yml"])
+    def test_the_database_is_made_as_the_tests_have_it(self, name: str) -> None:
+        """The image's entry point hands these arguments to initdb, which here says what they do."""
+        given = compose(name, **PRODUCTION)["services"]["database"]["environment"]
+        command = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
+        command += [str(embedded_postgres.binaries() / "initdb"), "--no-sync"]
+        command += ["--username", given["POSTGRES_USER"], *given["POSTGRES_INITDB_ARGS"].split()]
+
+        with tempfile.TemporaryDirectory() as directory:
+            Path(directory).chmod(0o777)
+            command += ["-D", f"{directory}/data"]
+            output = subprocess.run(command, capture_output=True, text=True).stdout
+
+        assert "locale provider:   builtin" in output
+        assert "default collation: C.UTF-8" in output
+
+    def test_a_shell_into_the_database(self, image: Image, place: Place) -> None:
+        """What `manage.py dbshell` starts is psql, which the image has from Debian."""
+        variables = {
+            "DEBUG": "true",
+            "DATABASE_URL": place.postgres.url,
+            **{n: secrets.token_urlsafe(32) for n in ("SECRET", "ACCESS_TOKEN_SECRET")},
+            "REFRESH_TOKEN_SECRET": secrets.token_urlsafe(32),
+            "PATH": f"{image.environment['PATH']}:{embedded_postgres.binaries()}",
+        }
+        command = ["python", "manage.py", "dbshell", "--", "-c", "SELECT 6 * 7 AS answer"]
+
+        assert "postgresql-client" in (ROOT / "Dockerfile").read_text()
+        assert "42" in image.run(command, variables)
