@@ -5,7 +5,7 @@ VENV := .venv
 MANAGE := $(VENV)/bin/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults check secrets lock clean
+.PHONY: help run test faults matrix check secrets lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: $(VENV)/installed ## Set up what is missing, then run the suite
 
 faults: $(VENV)/installed ## Break what the service depends on, and measure what it does then
 	@$(VENV)/bin/python -m pytest faults -m "" --table docs/reliability.md $(ARGS)
+
+matrix: $(VENV)/installed ## Run the suite on Python 3.11 and 3.13, Django 5.2 and 6.1 (what is installed)
+	@$(VENV)/bin/nox $(ARGS)
 
 $(VENV)/installed: requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -43,6 +46,8 @@ check: $(VENV)/installed ## Lint, check types, layers and what is deployed, as C
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/hadolint Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(VENV)/bin/kubernetes-validate --strict --quiet deploy/kubernetes/[!k]*.yaml
 
 lock: ## Compile requirements*.txt from their .in files (needs uv)
@@ -52,4 +57,4 @@ lock: ## Compile requirements*.txt from their .in files (needs uv)
 		--custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
 
 clean: ## Remove what the other targets made, the development database too
-	rm -rf $(VENV) .data .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache staticfiles
+	rm -rf $(VENV) .data .nox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache staticfiles

@@ -187,8 +187,8 @@ class TestDoctor:
             def execute(self, statement: str) -> None:
                 pass
 
-            def fetchone(self) -> tuple[str, bool]:
-                return "18", False
+            def fetchone(self) -> tuple[str, bool, bool]:
+                return "18", False, True
 
         monkeypatch.setattr(doctor.connection, "cursor", Cursor)
 
