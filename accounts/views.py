@@ -1,3 +1,4 @@
+from functools import cached_property
 from typing import Any
 
 from django.db import transaction
@@ -40,10 +41,18 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         if self.action != "refresh":
             return ""
         try:
-            data: Any = request.data
-            return str(read_refresh_token(data.get("refresh_token")).session_id)
+            return str(self.presented.session_id)
         except tokens.TokenError:
             return ""
+
+    @cached_property
+    def presented(self) -> tokens.Claims:
+        """What the refresh token of this request says; raises TokenError."""
+        data: Any = self.request.data
+        text = data.get("refresh_token")
+        if not isinstance(text, str):
+            raise tokens.TokenError
+        return tokens.read(tokens.RefreshToken, text)
 
     @extend_schema(
         operation_id="auth_login", request=LoginSerializer, responses=LoginAnswerSerializer
@@ -75,10 +84,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         serializer = RefreshSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         try:
-            claims = read_refresh_token(serializer.validated_data["refresh_token"])
-            if claims.is_expired:
+            if self.presented.is_expired:
                 raise TokenNotValid
-            session = Session.objects.rotate(claims)
+            session = Session.objects.rotate(self.presented)
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         request.auth = session
@@ -192,9 +200,3 @@ class UserViewSet(
 def own_sessions(request: Request) -> SessionQuerySet:
     """Select the caller's active sessions: another's can't be named by accident."""
     return Session.objects.active().filter(user=request.user.pk)
-
-
-def read_refresh_token(text: Any) -> tokens.Claims:
-    if not isinstance(text, str):
-        raise tokens.TokenError
-    return tokens.read(tokens.RefreshToken, text)

@@ -68,6 +68,18 @@ class ProductSerializer(serializers.ModelSerializer[Product]):
         fields = ["id", "title", "description", "amount", "owner", "created_at", "updated_at"]
         read_only_fields = ["id", "owner", "created_at", "updated_at"]
 
+    def to_representation(self, product: Product) -> dict[str, Any]:
+        # By hand: the fields would take longer for each row than the query did.
+        return {
+            "id": product.pk,
+            "title": product.title,
+            "description": product.description,
+            "amount": product.amount,
+            "owner": product.owner_id,
+            "created_at": product.created_at,
+            "updated_at": product.updated_at,
+        }
+
 
 class ProductFilterSerializer(serializers.Serializer[Product]):
     """The filters and the order of the list, from the query string."""

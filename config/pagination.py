@@ -5,11 +5,13 @@ The count stops at 10,000, pages end there, and a cursor that names the last row
 compares (key, id) as one row, which an index on the two serves however many keys are equal.
 """
 
+import functools
 import hashlib
 import re
 from typing import Any, NoReturn
 
 from django.core import signing
+from django.db import connections
 from django.db.models import BooleanField, F, Func, Model, QuerySet, Value
 from django.db.models.lookups import GreaterThan, LessThan
 from rest_framework.exceptions import ErrorDetail, NotFound, ValidationError
@@ -47,12 +49,16 @@ class BoundedPagination(BasePagination):
         self.limit = whole_number(request, "limit", DEFAULT_LIMIT, high=MAXIMUM_LIMIT)
         self.previous: str | None = None
         self.next: str | None = None
+        self.is_whole = False  # Whether what is shown is all there is, and needs no count.
         keyset = Keyset(queryset, self.limit)
         if "cursor" in request.query_params:
             rows = self.read_cursor(request, keyset)
         else:
             rows = self.read_page(request, keyset)
-        self.count = queryset.order_by()[: MAXIMUM_COUNT + 1].count()
+        if self.is_whole:
+            self.count = len(rows)
+        else:
+            self.count = bounded_count(queryset)
         return rows
 
     def read_page(self, request: Request, keyset: "Keyset") -> list[Any]:
@@ -61,6 +67,7 @@ class BoundedPagination(BasePagination):
         if start >= MAXIMUM_COUNT:
             raise NotFound
         rows = list(keyset.queryset[start : start + self.limit + 1])
+        self.is_whole = page == 1 and len(rows) <= self.limit
         if start and not rows:
             raise NotFound
         if page > 1:
@@ -125,6 +132,15 @@ class BoundedPagination(BasePagination):
         ]
 
 
+def bounded_count(queryset: QuerySet[Any]) -> int:
+    """Count the rows as far as is told; `count()` takes twice as long to write its SQL."""
+    rows = queryset.order_by().values("pk")[: MAXIMUM_COUNT + 1]
+    statement, parameters = rows.query.sql_with_params()
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM ({statement}) AS found", parameters)  # noqa: S608
+        return int(cursor.fetchone()[0])
+
+
 class Keyset:
     """The order of a queryset, and the cursors that name a place in it."""
 
@@ -133,8 +149,12 @@ class Keyset:
         key, primary_key = map(str, queryset.query.order_by)
         self.comparison = LessThan if key.startswith("-") else GreaterThan
         self.fields = [field_of(queryset.model, name) for name in (key, primary_key)]
-        bound = f"{queryset.query} LIMIT {limit}".encode()
-        self.fingerprint = hashlib.sha256(bound).hexdigest()[:16]
+        self.limit = limit
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        bound = f"{self.queryset.query} LIMIT {self.limit}".encode()
+        return hashlib.sha256(bound).hexdigest()[:16]
 
     def cursor(self, row: Model) -> str:
         values = [field.value_to_string(row) for field in self.fields]

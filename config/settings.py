@@ -144,10 +144,12 @@ WEB_DATABASE = {
     "CONN_MAX_AGE": 60,
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": {
-        # A server that hangs is noticed by the look at the connection, then by the next one's
-        # opening: together less than five seconds, in which readiness is to tell.
+        # A server that hangs is noticed by one of these, and readiness tells within five seconds.
         "connect_timeout": 2,
         "longest_wait": 2.8,
+        # PostgreSQL plans what is asked again and again once for each connection.
+        "server_side_binding": True,
+        "prepare_threshold": None if DB_PGBOUNCER else 5,
         "options": ""
         if DB_PGBOUNCER
         else (

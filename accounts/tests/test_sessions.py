@@ -52,13 +52,15 @@ class TestList:
         assert page["next"].endswith("page=2&limit=1") or page["next"].endswith("limit=1&page=2")
         assert device.get(page["next"]).json()["results"][0]["current"] is True
 
-    def test_it_costs_three_statements(
+    def test_it_costs_two_statements_and_a_count_where_there_are_more(
         self, user: User, sign_in: SignIn, django_assert_num_queries: DjangoAssertNumQueries
     ) -> None:
-        device = sign_in(user)
+        device, _ = sign_in(user), sign_in(user)
 
+        with django_assert_num_queries(2):
+            assert device.get(SESSIONS).json()["count"] == 2
         with django_assert_num_queries(3):
-            device.get(SESSIONS)
+            assert device.get(f"{SESSIONS}?limit=1").json()["count"] == 2
 
 
 class TestEnd:

@@ -6,6 +6,7 @@ The server's own timeouts end what is slow; they are no help where the server it
 """
 
 import functools
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,17 @@ from django.db.backends.postgresql import base
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    def is_usable(self) -> bool:
+        """
+        Look whether the server has hung up, which costs nothing where it hasn't.
+
+        A connection that is closed can be read from, and so can one on which something was said;
+        either is asked, as Django asks each. One that hangs is met by the wait for its answer.
+        """
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        return super().is_usable() if poll.poll(0) else True
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> "psycopg.Connection[Any]":
         longest_wait = conn_params.pop("longest_wait", None)
         connection: psycopg.Connection[Any] = super().get_new_connection(conn_params)

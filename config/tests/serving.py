@@ -17,8 +17,6 @@ import pytest
 import redis
 from django.db import connection
 
-from conftest import secrets_in
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -123,6 +121,8 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
         finally:
             process.terminate()
             assert process.wait(timeout=40) == 0
+            from conftest import secrets_in  # which needs settings, as the rest here doesn't
+
             assert not secrets_in(log.read_text())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 from django.db import OperationalError, connection
 
@@ -50,13 +51,51 @@ def test_an_answer_that_does_not_come_closes_the_connection(
     assert impatient.connection.closed
 
 
-def test_the_look_before_use_finds_it_and_opens_another(
-    impatient: DatabaseWrapper, hang: None
+def look_before_use(wrapper: DatabaseWrapper) -> None:
+    wrapper.health_check_enabled = True
+    wrapper.health_check_done = False
+
+
+def test_the_look_before_use_asks_nothing_of_a_connection_that_is_well(
+    impatient: DatabaseWrapper,
 ) -> None:
-    impatient.health_check_enabled = True
-    impatient.health_check_done = False
+    first = impatient.connection
+    look_before_use(impatient)
+    impatient.force_debug_cursor = True
+
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+    assert impatient.connection is first
+    assert [query["sql"] for query in impatient.queries_log] == ["SELECT 1"]
+
+
+def test_the_look_before_use_finds_one_that_was_closed_and_opens_another(
+    impatient: DatabaseWrapper,
+) -> None:
+    process = psutil.Process(impatient.connection.info.backend_pid)
+    process.terminate()
+    psutil.wait_procs([process], timeout=5)
+    look_before_use(impatient)
 
     with impatient.cursor() as cursor:
         cursor.execute("SELECT 1")
 
         assert cursor.fetchone() == (1,)
+
+
+def test_a_connection_on_which_something_was_said_is_asked(impatient: DatabaseWrapper) -> None:
+    with impatient.cursor() as cursor:
+        cursor.execute("LISTEN news")
+    where = impatient.settings_dict
+    psycopg.connect(
+        host=where["HOST"], user=where["USER"], dbname=where["NAME"], autocommit=True
+    ).execute("NOTIFY news").connection.close()
+    first = impatient.connection
+    look_before_use(impatient)
+
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+        assert cursor.fetchone() == (1,)
+    assert impatient.connection is first

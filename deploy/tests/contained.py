@@ -27,11 +27,12 @@ from config.tests.serving import ROOT, Redis, Server, free_port, wait_for
 from faults.world import Postgres
 
 VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}")
-# In a mount namespace of its own, a root that nobody can write to, but for /tmp; and no capability
-# but to enter the database's directory. The user stays: Python may be where no other can read it.
+# In a mount namespace of its own, a root that nobody can write to, but for what stands for /tmp
+# (the checkout may be below the real one); and no capability but to enter the database's directory.
+# The user stays: Python may be where no other can read it.
 CONTAIN = """
 mount --make-rprivate / && mount --bind / / && mount -o remount,bind,ro / \
-    && mount -t tmpfs tmpfs /tmp && cd "$0" \
+    && mount -t tmpfs tmpfs "$TMPDIR" && cd "$0" \
     && exec setpriv --bounding-set=-all,+dac_override --no-new-privs "$@"
 """
 
@@ -49,7 +50,9 @@ class Image:
         self.steps = [line.partition(" ")[::2] for line in text.splitlines() if line[:1].isupper()]
         last = max(n for n, (step, _) in enumerate(self.steps) if step == "FROM")
         self.steps = self.steps[last:]
+        (directory / "tmp").mkdir()
         self.environment = {
+            "TMPDIR": str(directory / "tmp"),
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             **dict(pair.split("=", 1) for pair in shlex.split(self.step("ENV"))),
         }
