@@ -11,7 +11,7 @@ from rest_framework.serializers import BaseSerializer
 
 from catalog.models import Product, ProductQuerySet
 from catalog.permissions import IsOwnerOrStaffOrReadOnly
-from catalog.serializers import ProductFilterSerializer, ProductSerializer
+from catalog.serializers import NO_FILTERS, ProductFilterSerializer, ProductSerializer
 
 
 @extend_schema_view(list=extend_schema(parameters=[ProductFilterSerializer]))
@@ -31,13 +31,16 @@ class ProductViewSet(viewsets.ModelViewSet[Product]):
     def filter_queryset(self, queryset: ProductQuerySet) -> ProductQuerySet:  # type: ignore[override]
         if self.action != "list":
             return queryset
-        filters = ProductFilterSerializer(data=self.request.query_params.dict())
-        filters.is_valid(raise_exception=True)
-        ordering = filters.validated_data["ordering"]
+        filters = NO_FILTERS
+        if self.request.query_params:
+            serializer = ProductFilterSerializer(data=self.request.query_params.dict())
+            serializer.is_valid(raise_exception=True)
+            filters = serializer.validated_data
+        ordering = filters["ordering"]
         queryset = queryset.order_by(ordering, "-pk" if ordering.startswith("-") else "pk")
-        if "owner" in filters.validated_data:
-            queryset = queryset.filter(owner=filters.validated_data["owner"])
-        return queryset.matching(filters.validated_data["search"])
+        if "owner" in filters:
+            queryset = queryset.filter(owner=filters["owner"])
+        return queryset.matching(filters["search"])
 
     @transaction.atomic
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:

@@ -5,15 +5,15 @@ from django.urls import URLPattern, URLResolver, include, path
 from config.views import DocsView, SchemaView
 
 api: list[URLPattern | URLResolver] = [
-    path("", include("accounts.urls")),
     path("", include("catalog.urls")),
+    path("", include("accounts.urls")),
     path("", include("health.urls")),
     path("schema", SchemaView.as_view(), name="schema"),
     path("docs", DocsView.as_view(), name="docs"),
 ]
 urlpatterns = [
-    path("", include("health.urls")),
     path("api/v1/", include(api)),
+    path("", include("health.urls")),
 ]
 if settings.ADMIN_ENABLED:
     urlpatterns.append(path(settings.ADMIN_PATH, admin.site.urls))
