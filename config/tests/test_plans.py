@@ -1,0 +1,108 @@
+"""How PostgreSQL means to answer what is asked most: by indexes, whatever the tables' size."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from conftest import API, PASSWORD, SignIn
+
+# Enough for the planner to prefer an index where there is one that serves.
+ROWS = {"users": 2000, "sessions": 20_000, "events": 20_000, "products": 20_000}
+TABLES = {"accounts_user", "accounts_session", "accounts_event", "catalog_product"}
+LISTS = [
+    *(f"/product?ordering={order}" for order in ("created_at", "-title", "amount")),
+    *("/product", "/product?page=500", "/product?owner={owner}", "/product?search=zirconium"),
+    *("/product/{product}", "/users/me", "/auth/sessions", "/auth/events"),
+]
+
+
+def faults(sql: str) -> list[str]:
+    """Name what in a statement's plan grows with a table."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}")
+        [(plans,)] = cursor.fetchall()
+    plan = plans if isinstance(plans, list) else json.loads(plans)
+    return [f"{fault}: {sql}" for fault in walk(plan[0]["Plan"], bounded=False)]
+
+
+def walk(plan: dict[str, Any], *, bounded: bool) -> Iterator[str]:
+    """Look for scans and sorts of a table; under a LIMIT a scan without a filter stops early."""
+    kind = plan["Node Type"]
+    is_early = bounded and "Filter" not in plan
+    if kind == "Seq Scan" and plan["Relation Name"] in TABLES and not is_early:
+        yield f"a scan of {plan['Relation Name']}"
+    if "Sort" in kind and plan["Plan Rows"] > 1000:
+        yield f"a sort of {plan['Plan Rows']} rows"
+    for below in plan.get("Plans", []):
+        yield from walk(below, bounded=kind == "Limit")
+
+
+@pytest.fixture
+def ask(db: None) -> Callable[..., list[str]]:
+    """Make a call and return the faults in the plans of all that it asked of the database."""
+
+    def ask(call: Callable[[], Any]) -> list[str]:
+        with CaptureQueriesContext(connection) as queries:
+            answer = call()
+        assert answer.status_code < 300, answer.content
+        statements = [query["sql"] for query in queries.captured_queries]
+        asked = [sql for sql in statements if sql.split()[0] in {"SELECT", "UPDATE", "WITH"}]
+        assert asked
+        return [fault for sql in asked for fault in faults(sql)]
+
+    return ask
+
+
+def test_no_hot_query_scans_or_sorts_a_table(
+    ask: Callable[..., list[str]],
+    user: User,
+    sign_in: SignIn,
+    client: APIClient,
+    settings: Settings,
+) -> None:
+    settings.AUTH_RATE_LIMIT = (1000, 60)
+    for _ in range(12):
+        device = sign_in(user)
+    call_command("seeddemo", **ROWS)
+    device.post(f"{API}/product", {"title": "Zirconium ring", "amount": 1})
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id, owner_id FROM catalog_product LIMIT 1")
+        product, owner = cursor.fetchone()
+        # What vacuum does: while new rows wait to be sorted into an index of words, it is slow.
+        for index in ("catalog_product_title_words", "catalog_product_text_words"):
+            cursor.execute("SELECT gin_clean_pending_list(%s)", [index])
+        cursor.execute("ANALYZE")
+
+    found = {
+        path: ask(lambda path=path: device.get(API + path.format(product=product, owner=owner)))
+        for path in LISTS
+    }
+    walk = device.get(f"{API}/product?page=1000").json()["next"]
+    assert "cursor=" in walk
+    found["cursor"] = ask(lambda: device.get(walk))
+    login = {"identity": user.email, "password": PASSWORD}
+    token = {"refresh_token": device.tokens["refresh_token"]}
+    found["refresh"] = ask(lambda: client.post(f"{API}/auth/refresh", token))
+    found["login"] = ask(lambda: client.post(f"{API}/auth/login", login))
+    found["logout"] = ask(lambda: device.post(f"{API}/auth/logout"))
+
+    assert {path: faults for path, faults in found.items() if faults} == {}
+
+
+def test_a_plan_that_scans_is_seen(db: None) -> None:
+    call_command("seeddemo", users=10, sessions=0, events=0, products=2000)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE catalog_product")
+
+    (fault,) = faults("SELECT * FROM catalog_product WHERE description LIKE '%of many%' LIMIT 5")
+    assert fault.startswith("a scan of catalog_product")
+    (fault,) = faults("SELECT * FROM catalog_product ORDER BY updated_at")[:1]
+    assert fault.startswith("a sort of 2000 rows")
