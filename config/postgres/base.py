@@ -22,6 +22,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         A connection that is closed can be read from, and so can one on which something was said;
         either is asked, as Django asks each. One that hangs is met by the wait for its answer.
         """
+        if self.connection.closed:
+            return False
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)
         return super().is_usable() if poll.poll(0) else True

@@ -16,9 +16,11 @@ from config.postgres.base import DatabaseWrapper
 @pytest.fixture
 def impatient(django_db_setup: None, django_db_blocker: Any) -> Iterator[DatabaseWrapper]:
     """A connection as the web process has it, but more impatient still."""
-    settings = {**connection.settings_dict, "OPTIONS": {"longest_wait": 0.3, "connect_timeout": 2}}
-    wrapper = DatabaseWrapper(settings, alias="default")
     with django_db_blocker.unblock():
+        connection.ensure_connection()
+        options = {"longest_wait": 0.3, "connect_timeout": 2}
+        settings = {**connection.settings_dict, "OPTIONS": options}
+        wrapper = DatabaseWrapper(settings, alias="default")
         wrapper.ensure_connection()
         yield wrapper
         wrapper.close()
@@ -82,6 +84,12 @@ def test_the_look_before_use_finds_one_that_was_closed_and_opens_another(
         cursor.execute("SELECT 1")
 
         assert cursor.fetchone() == (1,)
+
+
+def test_one_that_was_closed_here_is_not_usable(impatient: DatabaseWrapper) -> None:
+    impatient.connection.close()
+
+    assert not impatient.is_usable()
 
 
 def test_a_connection_on_which_something_was_said_is_asked(impatient: DatabaseWrapper) -> None:
