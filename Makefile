@@ -5,7 +5,7 @@ VENV := .venv
 MANAGE := $(VENV)/bin/python manage.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults matrix check secrets lock clean
+.PHONY: help run test faults bench scale matrix check secrets lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,12 @@ test: $(VENV)/installed ## Set up what is missing, then run the suite
 
 faults: $(VENV)/installed ## Break what the service depends on, and measure what it does then
 	@$(VENV)/bin/python -m pytest faults -m "" --table docs/reliability.md $(ARGS)
+
+bench: $(VENV)/installed ## Measure this project beside a stock one, in ten minutes (ARGS=--quick: in one)
+	@$(VENV)/bin/python -m bench $(or $(ARGS),--json docs/performance.json --plot docs/performance.svg)
+
+scale: $(VENV)/installed ## Measure what grows from 1,000 rows to 1,000,000, in a quarter of an hour
+	@$(VENV)/bin/python -m bench.scale $(or $(ARGS),--json docs/scale.json)
 
 matrix: $(VENV)/installed ## Run the suite on Python 3.11 and 3.13, Django 5.2 and 6.1 (what is installed)
 	@$(VENV)/bin/nox $(ARGS)

@@ -1,0 +1,125 @@
+"""`make bench`: this project beside a stock one, on one PostgreSQL, in one run."""
+
+import argparse
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from bench import report, sides
+from bench.world import Comparison, Postgres, Service, compare, drive, postgres_server
+from config.tests.serving import Redis
+
+# What the project sets itself: CPU of the application for one request, stock's over ours.
+TARGETS = {
+    "product list": 1.5,
+    "product by id": 1.3,
+    "the caller": 1.4,
+    "create a product": 1.3,
+    "refresh": 4.0,
+    "session list": 0.9,
+}
+HASH = """
+import bcrypt, sys, time
+until, salt, count, began = time.monotonic() + float(sys.argv[1]), bcrypt.gensalt(14), 0, time.monotonic()
+while time.monotonic() < until:
+    bcrypt.hashpw(b"a sunny day in May", salt)
+    count += 1
+print(count / (time.monotonic() - began))
+"""
+
+
+def endpoints(ours: Service, theirs: Service) -> list[Any]:
+    """Pair what both have; the session list, which stock has not, is held against the caller."""
+    both: list[Any] = [
+        (sides.get("product list", "/product"), sides.get("product list", "/product/")),
+        (sides.get("product by id", "/product/500"), sides.get("product by id", "/product/500/")),
+        (sides.get("the caller", "/users/me"), sides.get("the caller", "/users/me/")),
+        (sides.get("session list", "/auth/sessions"), sides.get("the caller", "/users/me/")),
+        (sides.create(""), sides.create("/")),
+        (
+            sides.refresh("", ("refresh_token", "refresh_token")),
+            sides.refresh("/", ("refresh", "refresh")),
+        ),
+    ]
+    return [((ours, one), (theirs, other)) for one, other in both]
+
+
+def login_against_hashing(postgres: Postgres, ours: Service, seconds: float) -> dict[str, float]:
+    """Compare logins a second with what as many processes as there are places can hash."""
+    places = sides.WORKERS
+    with ThreadPoolExecutor(places) as pool:
+        command = [sys.executable, "-c", HASH, str(seconds)]
+        rates = pool.map(
+            lambda _: float(subprocess.run(command, check=True, capture_output=True).stdout),
+            range(places),
+        )
+        ceiling = sum(rates)
+    found = drive(postgres, ours, sides.login(), seconds, connections=2 * places, patient=True)
+    return {"ceiling": ceiling, "logins": found.rate, "ratio": found.rate / ceiling}
+
+
+def starts(service: Service, times: int) -> float:
+    """Return the seconds from the command to the first answer, at the median."""
+    found = []
+    for _ in range(times):
+        service.stop()
+        found.append(service.start())
+    return statistics.median(found)
+
+
+def memory(service: Service) -> float:
+    """Return the resident memory of a worker, in MiB, at the median."""
+    return statistics.median(p.memory_info().rss for p in service.workers()) / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute, for a look")
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--plot", type=Path, help="where to draw them, as SVG")
+    arguments = parser.parse_args()
+    quick: bool = arguments.quick
+    rounds, seconds = (2, 0.8) if quick else (5, 3.0)
+    large = 100_000 if quick else 1_000_000
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        postgres = stack.enter_context(postgres_server())
+        redis = stack.enter_context(Redis()) if sides.WORKERS > 1 else None
+        ours, theirs = sides.ours(postgres, redis), sides.stock(postgres)
+        sides.fill_ours(postgres, ours, sessions=1000, events=1000, products=1000)
+        sides.fill_stock(postgres, theirs, 1000)
+        for service in (ours, theirs):
+            stack.callback(service.stop)
+            service.start()
+        comparisons: list[Comparison] = []
+
+        def run(pair: Any, name: str = "") -> None:
+            comparisons.append(compare(postgres, pair, rounds=rounds, seconds=seconds))
+            comparisons[-1].name = name or comparisons[-1].name
+            report.line(comparisons[-1], TARGETS)
+
+        report.heading(sides.WORKERS, sides.THREADS, redis is not None)
+        for pair in endpoints(ours, theirs):
+            run(pair)
+        footprint = {"memory": {s.name: memory(s) for s in (ours, theirs)}}
+        login = login_against_hashing(postgres, ours, 4 if quick else 20)
+        footprint["start"] = {s.name: starts(s, 1 if quick else 3) for s in (ours, theirs)}
+        sides.fill_ours(postgres, ours, products=large - 1000)
+        sides.fill_stock(postgres, theirs, large - 1000)
+        run(endpoints(ours, theirs)[0], f"product list at {large:,}")
+        results = report.results(comparisons, TARGETS, login, footprint)
+    report.summary(results, time.monotonic() - began)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    if arguments.plot:
+        arguments.plot.write_text(report.plot(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""`make scale`: what the same request costs at 1,000 rows and at 1,000,000 (10,000,000 events)."""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from bench import sides
+from bench.world import Endpoint, Postgres, Service, compare, drive, postgres_server
+from config.tests.serving import ROOT, Redis
+
+SMALL = {"users": 100, "sessions": 1000, "events": 1000, "products": 1000}
+LARGE = {"users": 20_000, "sessions": 1_000_000, "events": 10_000_000, "products": 1_000_000}
+DEMANDED = 1.2
+# Matched by a search, in both: 200 rows of a word that nothing else has.
+RARE = """
+    INSERT INTO catalog_product (owner_id, title, description, amount, created_at, updated_at)
+    SELECT (SELECT min(id) FROM accounts_user), 'Zirconium ring ' || n, '', 1,
+           now() - random() * interval '90 days', now() FROM generate_series(1, 200) n
+"""
+STAFF = """
+import json
+from django.contrib.auth import get_user_model
+from django.test import Client
+boss = get_user_model().objects.create_superuser("boss", "boss@example.com", "a sunny day in May")
+client = Client()
+client.force_login(boss)
+print(json.dumps(client.cookies["sessionid"].value))
+"""
+OVER = """
+    UPDATE accounts_session SET created_at = created_at - interval '90 days',
+           last_used_at = last_used_at - interval '90 days',
+           expires_at = expires_at - interval '90 days',
+           ended_at = ended_at - interval '90 days'
+     WHERE user_agent = 'seeddemo'
+"""
+LONGEST = """
+    SELECT max(max_exec_time) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
+     WHERE d.datname = %s AND (query ILIKE 'DELETE%%' OR query ILIKE '%%FOR UPDATE%%')
+"""
+
+
+def page(name: str, path: str) -> Endpoint:
+    return Endpoint(name, lambda service, who: ("GET", path, None))
+
+
+def pairs(deep: str) -> list[tuple[Endpoint, Endpoint]]:
+    """Pair requests; where the small table has no such page, its last or first stands for it."""
+    same = [
+        sides.get("product list", "/product"),
+        sides.get("product list by title", "/product?ordering=title"),
+        sides.get("product list by amount", "/product?ordering=-amount"),
+        sides.get("product list of an owner", "/product?owner=5"),
+        sides.get("product search, 200 match", "/product?search=zirconium"),
+        sides.get("product by id", "/product/500"),
+        sides.get("the caller", "/users/me"),
+        sides.get("session list", "/auth/sessions"),
+        sides.refresh("", ("refresh_token", "refresh_token")),
+        page("console: sessions", "/admin/accounts/session/"),
+        page("console: users", "/admin/accounts/user/"),
+        page("console: events", "/admin/accounts/event/"),
+        page("console: products", "/admin/catalog/product/"),
+    ]
+    others = [
+        (
+            sides.get("product list, page 500", "/product?page=100"),
+            sides.get("", "/product?page=500"),
+        ),
+        (sides.get("product list, by cursor", "/product"), sides.get("", deep)),
+    ]
+    return [(endpoint, endpoint) for endpoint in same] + others
+
+
+def walk(service: Service, steps: int) -> str:
+    """Return the path of a cursor that many pages beyond where pages end."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port)
+    path = "/api/v1/product?page=100&limit=100"
+    for _ in range(steps):
+        connection.request("GET", path)
+        following = json.loads(connection.getresponse().read())["next"]
+        path = "/api/v1" + following.partition("/api/v1")[2]
+    return path.removeprefix("/api/v1")
+
+
+def prune(postgres: Postgres, service: Service) -> dict[str, float]:
+    """Delete a million sessions that are over while clients refresh; times in seconds and ms."""
+    postgres.execute(OVER, database=service.database)
+    postgres.settle(service.database)
+    postgres.execute("SELECT pg_stat_statements_reset()")
+    found: dict[str, float] = {}
+
+    def run() -> None:
+        began = time.monotonic()
+        command = [sys.executable, "manage.py", "prunesessions"]
+        environment = os.environ | service.environment
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+        found["seconds"] = time.monotonic() - began
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    refresh = sides.refresh("", ("refresh_token", "refresh_token"))
+    rounds = []
+    while thread.is_alive():
+        rounds.append(drive(postgres, service, refresh, 5))
+    [(longest,)] = postgres.execute(LONGEST, [service.database])
+    return {
+        **found,
+        "longest_statement_ms": float(longest),
+        "refresh_p99_ms": max(r.p99 for r in rounds),
+        "refreshes_a_second": statistics.median(r.rate for r in rounds),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--events", type=int, default=LARGE["events"])
+    parser.add_argument("--rounds", type=int, default=4)
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        postgres = stack.enter_context(postgres_server())
+        redis = stack.enter_context(Redis()) if sides.WORKERS > 1 else None
+        small, large = (sides.ours(postgres, redis, name) for name in ("small", "large"))
+        for service, rows in ((small, SMALL), (large, LARGE | {"events": arguments.events})):
+            sides.fill_ours(postgres, service, **rows)
+            postgres.execute(RARE, database=service.database)
+            postgres.settle(service.database)
+            cookie = service.ask(STAFF)
+            for who in service.clients:
+                who["cookie"] = f"sessionid={cookie}"
+            stack.callback(service.stop)
+            service.start()
+            print(f"{service.name} {service.database} is filled, {time.monotonic() - began:.0f} s")
+        print(f"{'':30}{'ms CPU with PostgreSQL: small | large':>40}{'times':>8}{'p99':>20}")
+        results = []
+        for at_small, at_large in pairs(walk(large, 20)):
+            found = compare(
+                postgres, ((large, at_large), (small, at_small)), rounds=arguments.rounds, seconds=2
+            )
+            costs = [
+                [r.cpu + r.postgres_cpu for r in rounds] for rounds in (found.ours, found.theirs)
+            ]
+            ratios = sorted(a / b for a, b in zip(*costs, strict=True))
+            growth = statistics.median(ratios)
+            p99 = [found.median(which, "p99") for which in ("theirs", "ours")]
+            results.append(
+                {
+                    "name": at_small.name,
+                    "small": statistics.median(costs[1]),
+                    "large": statistics.median(costs[0]),
+                    "growth": growth,
+                    "spread": [ratios[0], ratios[-1]],
+                    "p99": p99,
+                }
+            )
+            verdict = "" if growth <= DEMANDED else f"  NOT <= {DEMANDED}"
+            print(
+                f"{at_small.name:30}{results[-1]['small']:>28.2f} | {results[-1]['large']:.2f}"
+                f"{growth:>11.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}){p99[0]:>10.0f} | {p99[1]:.0f}"
+                + verdict,
+                flush=True,
+            )
+        pruned = prune(postgres, large)
+        print(
+            f"prunesessions: {json.dumps({name: round(value, 1) for name, value in pruned.items()})}"
+        )
+    print(f"\nall of it took {time.monotonic() - began:.0f} s")
+    if arguments.json:
+        text = json.dumps({"growth": results, "prune": pruned}, indent=2)
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

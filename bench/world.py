@@ -1,0 +1,309 @@
+"""What is measured runs here: one PostgreSQL, gunicorns of several services, and clients."""
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+
+from config import embedded_postgres
+from config.tests.serving import ROOT, free_port
+
+CONNECTIONS = 8
+BIN = Path(sys.executable).parent
+SETTINGS = """
+shared_preload_libraries = 'pg_stat_statements'
+shared_buffers = 512MB
+max_wal_size = 4GB
+"""
+
+
+class Postgres:
+    """A server with the settings that it comes with, but for its memory and the count of calls."""
+
+    def __init__(self, directory: Path) -> None:
+        self.server = embedded_postgres.serve(directory)
+        self.host = str(self.server.get_postmaster_info().socket_dir)
+        self.stop()
+        with (directory / "postgresql.conf").open("a") as configuration:
+            configuration.write(SETTINGS)
+        self.server.ensure_postgres_running()
+        self.execute("CREATE EXTENSION pg_stat_statements")
+
+    def execute(
+        self, statement: Any, parameters: Any = None, database: str = "postgres"
+    ) -> list[Any]:
+        with psycopg.connect(
+            host=self.host, user="postgres", dbname=database, autocommit=True
+        ) as connection:
+            cursor = connection.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def create(self, database: str) -> str:
+        self.execute(
+            f"CREATE DATABASE {database} TEMPLATE template0 ENCODING 'UTF8'"
+            " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
+        )
+        return f"postgres://postgres@/{self.host}/{database}"
+
+    def settle(self, database: str) -> None:
+        """Do what autovacuum would come round to."""
+        self.execute("VACUUM ANALYZE", database=database)
+        self.execute("CHECKPOINT")
+
+    def calls(self, database: str) -> int:
+        """Return how many statements of the clients this database has run."""
+        [(calls,)] = self.execute(
+            "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements s JOIN pg_database d"
+            " ON d.oid = s.dbid WHERE d.datname = %s",
+            [database],
+        )
+        return int(calls)
+
+    def processes(self) -> list[psutil.Process]:
+        master = psutil.Process(self.server.get_pid())
+        return [master, *master.children()]
+
+    def stop(self) -> None:
+        process = psutil.Process(self.server.get_pid())
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@dataclass
+class Service:
+    """One of what is compared: where it runs, its database, and its clients' tokens."""
+
+    name: str
+    database: str
+    environment: dict[str, str]
+    command: list[str]
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[bytes] | None" = None
+    clients: list[dict[str, Any]] = field(default_factory=list)
+
+    def manage(self, *arguments: str) -> None:
+        subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=os.environ | self.environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def ask(self, script: str) -> Any:
+        """Run a script with this service's models and return what it prints, as JSON."""
+        result = subprocess.run(
+            [sys.executable, "-c", f"import django; django.setup()\n{script}"],
+            cwd=ROOT,
+            env=os.environ | self.environment | {"LOG_LEVEL": "ERROR"},
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        return json.loads(result.stdout or b"null")
+
+    def start(self) -> float:
+        """Start it and return the seconds until it answers."""
+        started = time.monotonic()
+        self.process = subprocess.Popen(
+            [*self.command, "--bind", f"127.0.0.1:{self.port}"],
+            cwd=ROOT,
+            env=os.environ | self.environment | {"PORT": str(self.port)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        request = b"GET /api/v1/nothing HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        while True:
+            with contextlib.suppress(OSError):
+                asyncio.run(exchange_once(self.port, request))
+                return time.monotonic() - started
+            time.sleep(0.01)
+            if self.process.poll() is not None:
+                raise SystemExit(f"{self.name} did not start")
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+
+    def workers(self) -> list[psutil.Process]:
+        assert self.process
+        return psutil.Process(self.process.pid).children()
+
+
+async def exchange_once(port: int, request: bytes) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return (await read_answer(reader))[0]
+    finally:
+        writer.close()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = 0
+    for line in head.split(b"\r\n"):
+        if line[:15].lower() == b"content-length:":
+            length = int(line[15:])
+    return int(head[9:12]), head, await reader.readexactly(length)
+
+
+@dataclass
+class Endpoint:
+    """A request that one client makes again and again; `request` may look at the last answer."""
+
+    name: str
+    request: Callable[[Service, dict[str, Any]], tuple[str, str, Any]]
+    status: int = 200
+    take: Callable[[dict[str, Any], Any], None] | None = None
+
+
+def encode(method: str, path: str, body: Any, who: dict[str, Any]) -> bytes:
+    data = b"" if body is None else json.dumps(body).encode()
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+    if path.startswith("/admin") and "cookie" in who:
+        lines.append(f"Cookie: {who['cookie']}")
+    elif "access" in who:
+        lines.append(f"Authorization: Bearer {who['access']}")
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
+    return "\r\n".join([*lines, "\r\n"]).encode() + data
+
+
+async def client(
+    service: Service, endpoint: Endpoint, who: dict[str, Any], until: float, patient: bool
+) -> list[float]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    seconds = []
+    while (began := time.monotonic()) < until:
+        method, path, body = endpoint.request(service, who)
+        writer.write(encode(method, path, body, who))
+        status, head, content = await read_answer(reader)
+        if patient and status == 503:
+            await asyncio.sleep(2)
+            continue
+        if status != endpoint.status:
+            raise SystemExit(
+                f"{service.name}: {method} {path} answered {status}: {content[:500]!r}"
+            )
+        seconds.append(time.monotonic() - began)
+        if endpoint.take:
+            endpoint.take(who, json.loads(content))
+        if b"\r\nconnection: close" in head.lower():
+            writer.close()
+            reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    writer.close()
+    return seconds
+
+
+@dataclass
+class Round:
+    """What one service did with one endpoint for some seconds."""
+
+    rate: float
+    p50: float
+    p99: float
+    cpu: float
+    postgres_cpu: float
+    statements: float
+
+
+def cpu_of(processes: Sequence[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def drive(
+    postgres: Postgres, service: Service, endpoint: Endpoint, seconds: float, **options: Any
+) -> Round:
+    """Let all clients ask for some seconds; times are in milliseconds, CPU for one request."""
+
+    async def together() -> list[list[float]]:
+        until = time.monotonic() + seconds
+        return await asyncio.gather(
+            *(
+                client(service, endpoint, who, until, options.get("patient", False))
+                for who in service.clients[: options.get("connections", CONNECTIONS)]
+            )
+        )
+
+    asyncio.run(exchange_once(service.port, encode("GET", "/api/v1/nothing", None, {})))
+    workers = service.workers()
+    calls = postgres.calls(service.database)
+    before, postgres_before = cpu_of(workers), cpu_of(postgres.processes())
+    began = time.monotonic()
+    found = sorted(time for times in asyncio.run(together()) for time in times)
+    elapsed = time.monotonic() - began
+    used = cpu_of(workers) - before
+    used_by_postgres = cpu_of(postgres.processes()) - postgres_before
+    count = len(found)
+    return Round(
+        rate=count / elapsed,
+        p50=1000 * found[count // 2],
+        p99=1000 * found[int(count * 0.99)],
+        cpu=1000 * used / count,
+        postgres_cpu=1000 * used_by_postgres / count,
+        statements=(postgres.calls(service.database) - calls) / count,
+    )
+
+
+@dataclass
+class Comparison:
+    """Rounds of two services in alternation; a ratio above 1 says that the first needs less."""
+
+    name: str
+    ours: list[Round]
+    theirs: list[Round]
+
+    def median(self, which: str, name: str) -> float:
+        return statistics.median(getattr(r, name) for r in getattr(self, which))
+
+    def ratios(self, name: str) -> list[float]:
+        pairs = zip(self.ours, self.theirs, strict=True)
+        if name == "rate":
+            return [one.rate / other.rate for one, other in pairs]
+        return [getattr(other, name) / getattr(one, name) for one, other in pairs]
+
+
+def compare(
+    postgres: Postgres,
+    sides: tuple[tuple[Service, Endpoint], tuple[Service, Endpoint]],
+    *,
+    rounds: int,
+    seconds: float,
+) -> Comparison:
+    """Drive both, in turns: A B A B; the first turn of each warms it up and is thrown away."""
+    for service, endpoint in sides:
+        drive(postgres, service, endpoint, min(seconds, 1.0))
+    found: list[list[Round]] = [[], []]
+    for _ in range(rounds):
+        for place, (service, endpoint) in enumerate(sides):
+            found[place].append(drive(postgres, service, endpoint, seconds))
+    return Comparison(sides[0][1].name, *found)
+
+
+@contextlib.contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)  # noqa: PTH101 - root's server runs as another user
+        server = Postgres(Path(directory) / "postgres")
+        try:
+            yield server
+        finally:
+            server.stop()
