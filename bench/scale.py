@@ -121,15 +121,17 @@ def prune(postgres: Postgres, service: Service) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
     parser.add_argument("--json", type=Path, help="where to write the results")
-    parser.add_argument("--events", type=int, default=LARGE["events"])
+    for name, rows in LARGE.items():
+        parser.add_argument(f"--{name}", type=int, default=rows, help=f"default {rows:,}")
     parser.add_argument("--rounds", type=int, default=4)
     arguments = parser.parse_args()
+    large_rows = {name: getattr(arguments, name) for name in LARGE}
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(postgres_server())
         redis = stack.enter_context(Redis()) if sides.WORKERS > 1 else None
         small, large = (sides.ours(postgres, redis, name) for name in ("small", "large"))
-        for service, rows in ((small, SMALL), (large, LARGE | {"events": arguments.events})):
+        for service, rows in ((small, SMALL), (large, large_rows)):
             sides.fill_ours(postgres, service, **rows)
             postgres.execute(RARE, database=service.database)
             postgres.settle(service.database)

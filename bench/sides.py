@@ -73,6 +73,7 @@ def ours(postgres: Postgres, redis: Redis | None, database: str = "latchkey") ->
         "WEB_CONCURRENCY": str(WORKERS),
         "WEB_THREADS": str(THREADS),
         "HASHING_PLACES": "1",
+        "ACCESS_TOKEN_MINUTES": "1440",  # Longer than it takes to fill a large database.
         # What is measured is what a request costs, not how few are let through; they are counted.
         "AUTH_RATE_LIMIT": "100000000/m",
         "LOGIN_FAILURE_LIMIT": "100000000/m",

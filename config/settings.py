@@ -147,14 +147,15 @@ WEB_DATABASE = {
         # A server that hangs is noticed by one of these, and readiness tells within five seconds.
         "connect_timeout": 2,
         "longest_wait": 2.8,
-        # PostgreSQL plans what is asked again and again once for each connection.
+        # PostgreSQL reads what is asked again and again once for each connection; it plans it for
+        # each value, since a search for a rare word and for a common one want different ways.
         "server_side_binding": True,
         "prepare_threshold": None if DB_PGBOUNCER else 5,
         "options": ""
         if DB_PGBOUNCER
         else (
             "-c statement_timeout=2500 -c lock_timeout=2000"
-            " -c idle_in_transaction_session_timeout=10000"
+            " -c idle_in_transaction_session_timeout=10000 -c plan_cache_mode=force_custom_plan"
         ),
         **DATABASES["default"].get("OPTIONS", {}),
     },
