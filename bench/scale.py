@@ -81,7 +81,7 @@ def pairs(deep: str) -> list[tuple[Endpoint, Endpoint]]:
 def walk(service: Service, steps: int) -> str:
     """Return the path of a cursor that many pages beyond where pages end."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port)
-    path = "/api/v1/product?page=100&limit=100"
+    path = "/api/v1/product?page=1000"
     for _ in range(steps):
         connection.request("GET", path)
         following = json.loads(connection.getresponse().read())["next"]
@@ -143,7 +143,7 @@ def main() -> None:
             print(f"{service.name} {service.database} is filled, {time.monotonic() - began:.0f} s")
         print(f"{'':30}{'ms CPU with PostgreSQL: small | large':>40}{'times':>8}{'p99':>20}")
         results = []
-        for at_small, at_large in pairs(walk(large, 20)):
+        for at_small, at_large in pairs(walk(large, 100)):
             found = compare(
                 postgres, ((large, at_large), (small, at_small)), rounds=arguments.rounds, seconds=2
             )
