@@ -60,7 +60,7 @@ def login_against_hashing(postgres: Postgres, ours: Service, seconds: float) -> 
             range(places),
         )
         ceiling = sum(rates)
-    found = drive(postgres, ours, sides.login(), seconds, connections=2 * places, patient=True)
+    found = drive(postgres, ours, sides.login(), seconds, patient=True)
     return {"ceiling": ceiling, "logins": found.rate, "ratio": found.rate / ceiling}
 
 

@@ -84,7 +84,7 @@ def plot(found: dict[str, Any]) -> str:
     """Draw what each request costs the application, stock's above ours."""
     rows = found["endpoints"]
     highest = max(max(row["ours"]["cpu"], row["theirs"]["cpu"]) for row in rows)
-    width, left, height = 720, 170, 46 * len(rows) + 50
+    width, left, height = 720, 190, 46 * len(rows) + 50
     scale = (width - left - 90) / highest
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
