@@ -10,6 +10,7 @@ new master.
 import atexit
 import gc
 import os
+import select
 import shutil
 import signal
 import sys
@@ -58,15 +59,31 @@ forwarded_allow_ips = ""
 control_socket_disable = True
 
 
+def asks_again(connection):
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(2))  # milliseconds
+
+
 class Worker(ThreadWorker):
     """
-    A gthread worker that hangs up on nobody when it stops.
+    A gthread worker that hangs up on nobody when it stops, and stays with who is asking.
+
+    gthread hands a connection back to its main thread after each request, and a connection that
+    asks again to another one: two threads are woken, which costs as much as a small request.
 
     gthread leaves its socket open, and unheard, until the last request is done: the kernel goes on
     completing connections for it, and resets them in the end, requests and all (gunicorn's issue
     3397). This one hears out who is connected and closes at once, so that whoever comes later is
     refused and may safely ask another instance, whatever the method.
     """
+
+    def handle(self, conn):
+        """Serve a connection once more if it asks at once and nobody waits for this thread."""
+        kept = super().handle(conn)
+        while kept is True and self.tpool._work_queue.empty() and asks_again(conn.sock):
+            kept = super().handle(conn)
+        return kept
 
     def set_accept_enabled(self, enabled):
         super().set_accept_enabled(enabled)

@@ -5,7 +5,10 @@ import json
 import re
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -98,6 +101,38 @@ class TestBodies:
                 response = client.getresponse()
                 response.read()
                 assert response.status == status
+
+
+class TestConnections:
+    @pytest.fixture
+    def one_thread(self, django_db_setup: None, tmp_path: Path) -> Iterator[Server]:
+        with serve(tmp_path / "log", WEB_THREADS="1") as server:
+            yield server
+
+    def test_one_that_asks_without_end_leaves_the_only_thread_to_others(
+        self, one_thread: Server
+    ) -> None:
+        done = threading.Event()
+
+        def insist() -> int:
+            answered = 0
+            with contextlib.closing(one_thread.connect()) as client:
+                while not done.is_set():
+                    client.request("GET", "/health/live")
+                    client.getresponse().read()
+                    answered += 1
+            return answered
+
+        with ThreadPoolExecutor() as pool:
+            greedy = [pool.submit(insist) for _ in range(2)]
+            started = time.monotonic()
+            for _ in range(20):
+                assert one_thread.ask("GET", "/health/live")[0].status == 200
+            took = time.monotonic() - started
+            done.set()
+
+        assert took < 5
+        assert min(future.result() for future in greedy) >= 10
 
 
 class TestRequests:
