@@ -18,6 +18,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.module_loading import import_string
 from django.views import View
 from rest_framework.exceptions import ParseError, ValidationError
 
@@ -26,6 +27,7 @@ from config.metrics import REQUESTS
 from config.parsers import UNSTORABLE, is_unstorable
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
+ViewHook = Callable[..., HttpResponseBase | None]
 logger = logging.getLogger("config.request")
 
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -125,6 +127,33 @@ class EdgeMiddleware:
         )
         response.headers["Allow"] = ", ".join(allowed)
         return response
+
+
+class PagesMiddleware:
+    """
+    Pass what is outside the API through `PAGES_MIDDLEWARE` as well.
+
+    A bearer token needs no cookie, no CSRF token and no messages. Of the hooks that middleware may
+    have, `process_view` is called, which is where CSRF is checked.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = self.get_page = get_response
+        self.view_hooks: list[ViewHook] = []
+        for name in reversed(settings.PAGES_MIDDLEWARE):
+            self.get_page = import_string(name)(self.get_page)
+            if hasattr(self.get_page, "process_view"):
+                self.view_hooks.insert(0, self.get_page.process_view)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return (self.get_response if is_api(request.path_info) else self.get_page)(request)
+
+    def process_view(self, request: HttpRequest, *view: Any) -> HttpResponseBase | None:
+        if not is_api(request.path_info):
+            for hook in self.view_hooks:
+                if response := hook(request, *view):
+                    return response
+        return None
 
 
 def is_api(path: str) -> bool:

@@ -64,6 +64,11 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W008",
     # config.E003 judges the secret, by the same rules as the others.
     "security.W009",
+    # They look for their middleware in MIDDLEWARE; it is in PAGES_MIDDLEWARE.
+    "admin.E408",
+    "admin.E409",
+    "admin.E410",
+    "security.W003",
     # HSTS for subdomains and preloading bind hosts that this service knows nothing of.
     "security.W005",
     "security.W021",
@@ -100,11 +105,15 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "config.middleware.EdgeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.PagesMiddleware",
+    "accounts.middleware.remember_origin",
+]
+# What pages need, the console's and your own; the API's requests are spared it.
+PAGES_MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "accounts.middleware.remember_origin",
 ]
 # EdgeMiddleware answers for what nobody caught, in development as in production.
 DEBUG_PROPAGATE_EXCEPTIONS = True
