@@ -110,21 +110,19 @@ class SessionQuerySet(models.QuerySet["Session"]):
         Return the active session of an access token, with its active user, in one query.
 
         It comes with every request, and is SQL because the ORM takes longer to write it than
-        PostgreSQL to answer.
+        PostgreSQL to answer. Of the session it reads the identifier; the rest is read when asked.
         """
         user_model = get_user_model()
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT {columns(Session, 'session')}, {columns(user_model, 'owner')}"
-                + AUTHENTICATE,
+                f"SELECT session.id, {columns(user_model)}{AUTHENTICATE}",
                 [claims.session_id, claims.user_id],
             )
             row = cursor.fetchone()
         if row is None:
             raise SessionError
-        width = len(Session._meta.concrete_fields)
-        session: Session = from_row(Session, row[:width])
-        session.user = from_row(user_model, row[width:])
+        session: Session = Session.from_db(DEFAULT_DB_ALIAS, ["id"], row[:1])
+        session.user = user_model.from_db(DEFAULT_DB_ALIAS, names(user_model), row[1:])
         return session
 
     def rotate(self, claims: tokens.Claims) -> "Session":
@@ -145,12 +143,12 @@ class SessionQuerySet(models.QuerySet["Session"]):
             "maximum_age": settings.SESSION_MAX_AGE,
         }
         with connection.cursor() as cursor:
-            cursor.execute(f"{ROTATE} RETURNING {columns(Session, 'session')}, {NOW}", parameters)
+            cursor.execute(ROTATE, parameters)
             row = cursor.fetchone()
         if row is None:
             return self.replay(claims)
         REFRESHES.labels("rotated").inc()
-        session: Session = from_row(Session, row[:-1])
+        session: Session = Session.from_db(DEFAULT_DB_ALIAS, ROTATED, row[:-1])
         session.now = row[-1]
         return session
 
@@ -175,7 +173,6 @@ class SessionQuerySet(models.QuerySet["Session"]):
         raise SessionError
 
 
-NOW = "statement_timestamp()"
 END = """
     WITH ended AS (
         UPDATE accounts_session SET ended_at = statement_timestamp(), end_reason = %s
@@ -206,18 +203,21 @@ ROTATE = """
        AND session.ended_at IS NULL AND session.expires_at > statement_timestamp()
        AND session.created_at > statement_timestamp() - %(maximum_age)s
        AND owner.id = session.user_id AND owner.is_active
+ RETURNING session.id, session.user_id, session.token_id, session.last_used_at,
+           session.expires_at, statement_timestamp()
 """
+# What it returns, but for the time: all that a pair of tokens says.
+ROTATED = ["id", "user_id", "token_id", "last_used_at", "expires_at"]
 
 
 @functools.cache
-def columns(model: type[models.Model], alias: str) -> str:
-    """Name a model's columns in the order in which `from_row` takes them."""
-    return ", ".join(f"{alias}.{field.column}" for field in model._meta.concrete_fields)
+def names(model: type[models.Model]) -> list[str]:
+    return [field.attname for field in model._meta.concrete_fields]
 
 
-def from_row(model: Any, row: Iterable[Any]) -> Any:
-    """Make an instance of a row with all of the model's columns, as the ORM does."""
-    return model.from_db(DEFAULT_DB_ALIAS, [f.attname for f in model._meta.concrete_fields], row)
+@functools.cache
+def columns(model: type[models.Model]) -> str:
+    return ", ".join(f"owner.{field.column}" for field in model._meta.concrete_fields)
 
 
 class Session(models.Model):

@@ -8,10 +8,17 @@ The server's own timeouts end what is slow; they are no help where the server it
 import functools
 import select
 from collections.abc import Callable
+from datetime import UTC
 from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
+from psycopg.postgres import types
+from psycopg.pq import Format
+
+# psycopg's own, which is C; Django puts one in Python in its place, for time zones that differ.
+TIMES = types["timestamptz"].oid
+TIME_LOADER = psycopg.adapters.get_loader(TIMES, Format.TEXT)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -27,6 +34,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)
         return super().is_usable() if poll.poll(0) else True
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        cursor = super().create_cursor(name)
+        if self.timezone is UTC:
+            cursor.adapters.register_loader(TIMES, TIME_LOADER)
+        return cursor
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> "psycopg.Connection[Any]":
         longest_wait = conn_params.pop("longest_wait", None)

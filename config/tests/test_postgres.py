@@ -1,8 +1,10 @@
 """A database that stops answering, while the web process waits for it."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
@@ -39,6 +41,20 @@ def test_it_works_like_any_other(impatient: DatabaseWrapper) -> None:
     with impatient.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM generate_series(1, 100000)")
         assert cursor.fetchone() == (100000,)
+
+
+@pytest.mark.parametrize(("zone", "offset"), [(None, 0), ("Asia/Tokyo", 9)])
+def test_times_are_in_the_connections_zone(
+    impatient: DatabaseWrapper, zone: str | None, offset: int
+) -> None:
+    wrapper = DatabaseWrapper({**impatient.settings_dict, "TIME_ZONE": zone}, alias="default")
+
+    with contextlib.closing(wrapper), wrapper.cursor() as cursor:
+        cursor.execute("SELECT '2026-01-01T00:00Z'::timestamptz")
+        [moment] = cursor.fetchone()
+
+    assert moment == datetime(2026, 1, 1, tzinfo=UTC)
+    assert moment.utcoffset() == timedelta(hours=offset)
 
 
 def test_an_answer_that_does_not_come_closes_the_connection(
