@@ -191,8 +191,10 @@ async def client(
         method, path, body = endpoint.request(service, who)
         writer.write(encode(method, path, body, who))
         status, head, content = await read_answer(reader)
-        if patient and status == 503:
+        if patient and status == 503:  # The next connection may find the other process.
+            writer.close()
             await asyncio.sleep(2)
+            reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
             continue
         if status != endpoint.status:
             raise SystemExit(
@@ -239,7 +241,7 @@ def drive(
         return await asyncio.gather(
             *(
                 client(service, endpoint, who, until, options.get("patient", False))
-                for who in service.clients[: options.get("connections", CONNECTIONS)]
+                for who in service.clients * options.get("connections_each", 1)
             )
         )
 
