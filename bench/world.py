@@ -222,13 +222,19 @@ class Round:
     statements: float
 
 
-def cpu_of(processes: Sequence[psutil.Process]) -> float:
-    total = 0.0
+def cpu_of(processes: Sequence[psutil.Process]) -> dict[int, float]:
+    """Return the seconds of CPU that each has used so far, by its id."""
+    found = {}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            total += times.user + times.system
-    return total
+            found[process.pid] = times.user + times.system
+    return found
+
+
+def used_since(before: dict[int, float], processes: Sequence[psutil.Process]) -> float:
+    """Add up what was used since; of a process that has ended nothing is known, and none is taken."""
+    return sum(used - before.get(pid, 0.0) for pid, used in cpu_of(processes).items())
 
 
 def drive(
@@ -252,8 +258,8 @@ def drive(
     began = time.monotonic()
     found = sorted(time for times in asyncio.run(together()) for time in times)
     elapsed = time.monotonic() - began
-    used = cpu_of(workers) - before
-    used_by_postgres = cpu_of(postgres.processes()) - postgres_before
+    used = used_since(before, workers)
+    used_by_postgres = used_since(postgres_before, postgres.processes())
     count = len(found)
     return Round(
         rate=count / elapsed,
