@@ -12,4 +12,5 @@ class ProductAdmin(admin.ModelAdmin):
     autocomplete_fields = ["owner"]
     readonly_fields = ["created_at", "updated_at"]
     ordering = ["-created_at", "-id"]
-    show_full_result_count = False
+    # By what an index serves, however many there are.
+    sortable_by = ["title", "amount", "created_at"]

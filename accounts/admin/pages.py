@@ -1,13 +1,11 @@
 """What the console's pages share."""
 
-import functools
 import ipaddress
 from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
-from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -18,8 +16,6 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import Session, SessionQuerySet, User
-
-MAXIMUM_COUNT = 10_000
 
 
 def tag(text: str, meaning: str) -> SafeString:
@@ -51,20 +47,8 @@ def moment(field: str, label: str) -> Callable[[Model], str]:
     return shown
 
 
-class BoundedPaginator(Paginator):
-    """Pages of a table of any size: what lies beyond is for a search or a filter to find."""
-
-    @functools.cached_property
-    def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by()[:MAXIMUM_COUNT].count()
-
-
 class RecordAdmin(admin.ModelAdmin):
     """Rows that nobody adds, edits or deletes by hand."""
-
-    paginator = BoundedPaginator
-    show_full_result_count = False
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

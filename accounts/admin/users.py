@@ -12,7 +12,6 @@ from django.urls import path
 from django.views.decorators.http import require_POST
 
 from accounts.admin.pages import (
-    BoundedPaginator,
     count,
     end_and_say,
     end_sessions_of,
@@ -47,8 +46,6 @@ class UserAdmin(DjangoUserAdmin):
     search_fields = ["username", "email", "names"]
     search_help_text = "A part of the name or the e-mail address, or the whole number"
     ordering = ["-id"]
-    paginator = BoundedPaginator
-    show_full_result_count = False
     readonly_fields = ["last_login", "date_joined", "password_changed_at"]
     fieldsets = [
         (None, {"fields": ["username", "email", "names", "password"]}),

@@ -198,6 +198,11 @@ class TestEvents:
             page = browser.get("/admin/accounts/event/", query).content.decode()
             assert f"{found} event" in page, query
 
+    def test_they_are_sorted_by_time_alone(self, staff: Callable[..., Client], user: User) -> None:
+        page = staff().get("/admin/accounts/event/").content.decode()
+
+        assert page.count('class="sortable') == page.count("sorted descending") == 1
+
     def test_a_row_is_a_record(self, staff: Callable[..., Client], user: User) -> None:
         event = Event.objects.get(user_id=user.pk)
         address = f"/admin/accounts/event/{event.pk}"
