@@ -148,7 +148,7 @@ class SessionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Session]):
     lookup_value_converter = "uuid"
 
     def get_queryset(self) -> SessionQuerySet:
-        return own_sessions(self.request).order_by("-last_used_at", "-pk")
+        return own_sessions(self.request)
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, pk: Any) -> Response:
@@ -198,9 +198,9 @@ class UserViewSet(
 
 
 # Built once: it is what every request about sessions begins with.
-ACTIVE_SESSIONS = Session.objects.active()
+ACTIVE_SESSIONS = Session.objects.active().order_by("-last_used_at", "-pk")
 
 
 def own_sessions(request: Request) -> SessionQuerySet:
-    """Select the caller's active sessions: another's can't be named by accident."""
+    """Select the caller's active sessions, the last used first; another's can't be named."""
     return ACTIVE_SESSIONS.filter(user=request.user.pk)

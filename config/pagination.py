@@ -66,7 +66,7 @@ class BoundedPagination(BasePagination):
         start = (page - 1) * self.limit
         if start >= MAXIMUM_COUNT:
             raise NotFound
-        rows = list(keyset.queryset[start : start + self.limit + 1])
+        rows = list(keyset.page(start))
         self.is_whole = page == 1 and len(rows) <= self.limit
         if start and not rows:
             raise NotFound
@@ -155,6 +155,11 @@ class Keyset:
     def fingerprint(self) -> str:
         bound = f"{self.queryset.query} LIMIT {self.limit}".encode()
         return hashlib.sha256(bound).hexdigest()[:16]
+
+    def page(self, start: int) -> QuerySet[Any]:
+        """Return a page and the row behind it; what is passed over is read from the index alone."""
+        rows = self.queryset[start : start + self.limit + 1]
+        return self.queryset.filter(pk__in=rows.values("pk")) if start else rows
 
     def cursor(self, row: Model) -> str:
         values = [field.value_to_string(row) for field in self.fields]
