@@ -115,14 +115,14 @@ class SessionQuerySet(models.QuerySet["Session"]):
         user_model = get_user_model()
         with connection.cursor() as cursor:
             cursor.execute(
-                f"SELECT session.id, {columns(user_model)}{AUTHENTICATE}",
+                f"SELECT session.id, {owner_columns(user_model)}{AUTHENTICATE}",
                 [claims.session_id, claims.user_id],
             )
             row = cursor.fetchone()
         if row is None:
             raise SessionError
         session: Session = Session.from_db(DEFAULT_DB_ALIAS, ["id"], row[:1])
-        session.user = user_model.from_db(DEFAULT_DB_ALIAS, names(user_model), row[1:])
+        session.user = user_model.from_db(DEFAULT_DB_ALIAS, field_names(user_model), row[1:])
         return session
 
     def rotate(self, claims: tokens.Claims) -> "Session":
@@ -211,12 +211,12 @@ ROTATED = ["id", "user_id", "token_id", "last_used_at", "expires_at"]
 
 
 @functools.cache
-def names(model: type[models.Model]) -> list[str]:
+def field_names(model: type[models.Model]) -> list[str]:
     return [field.attname for field in model._meta.concrete_fields]
 
 
 @functools.cache
-def columns(model: type[models.Model]) -> str:
+def owner_columns(model: type[models.Model]) -> str:
     return ", ".join(f"owner.{field.column}" for field in model._meta.concrete_fields)
 
 
