@@ -28,6 +28,7 @@ from config.tests.serving import ROOT, Redis
 SMALL = {"users": 100, "sessions": 1000, "events": 1000, "products": 1000}
 LARGE = {"users": 20_000, "sessions": 1_000_000, "events": 10_000_000, "products": 1_000_000}
 DEMANDED = 1.2
+Side = tuple[Service, Endpoint]
 # A seventh of a million products, a seventy-seventh, and some 7,000 that nothing else has in common.
 BROAD = ("brass", "brass+lamp", "abc")
 # Matched by a search, in both: 200 rows of a word that nothing else has.
@@ -52,6 +53,15 @@ OVER = """
            ended_at = ended_at - interval '90 days'
      WHERE user_agent = 'seeddemo'
 """
+# Where pages end, and the middle of the table.
+CURSORS = """
+import json
+from catalog.models import Product
+from config.pagination import Keyset
+products = Product.objects.order_by("-created_at", "-pk")
+rows = [products[place] for place in (9_999, products.count() // 2)]
+print(json.dumps([Keyset(products, 10).cursor(row) for row in rows]))
+"""
 LONGEST = """
     SELECT max(max_exec_time) FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
      WHERE d.datname = %s AND (query ILIKE 'DELETE%%' OR query ILIKE '%%FOR UPDATE%%')
@@ -62,8 +72,8 @@ def page(name: str, path: str) -> Endpoint:
     return Endpoint(name, lambda service, who: ("GET", path, None))
 
 
-def pairs(deep: str) -> list[tuple[Endpoint, Endpoint]]:
-    """Pair requests; where the small table has no such page, its last or first stands for it."""
+def pairs(small: Service, large: Service) -> list[tuple[Side, Side]]:
+    """Pair requests; where the small table has no such page, its last stands for it, or none."""
     same = [
         sides.get("product list", "/product"),
         sides.get("product list by title", "/product?ordering=title"),
@@ -79,25 +89,13 @@ def pairs(deep: str) -> list[tuple[Endpoint, Endpoint]]:
         page("console: events", "/admin/accounts/event/"),
         page("console: products", "/admin/catalog/product/"),
     ]
-    others = [
-        (
-            sides.get("product list, page 500", "/product?page=100"),
-            sides.get("", "/product?page=500"),
-        ),
-        (sides.get("product list, by cursor", "/product"), sides.get("", deep)),
+    last = sides.get("product list, page 500", "/product?page=100")
+    ends, middle = (sides.get("cursor, deep", f"/product?cursor={c}") for c in large.ask(CURSORS))
+    return [
+        *(((large, endpoint), (small, endpoint)) for endpoint in same),
+        ((large, sides.get(last.name, "/product?page=500")), (small, last)),
+        ((large, middle), (large, ends)),
     ]
-    return [(endpoint, endpoint) for endpoint in same] + others
-
-
-def walk(service: Service, steps: int) -> str:
-    """Return the path of a cursor that many pages beyond where pages end."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port)
-    path = "/api/v1/product?page=1000"
-    for _ in range(steps):
-        connection.request("GET", path)
-        following = json.loads(connection.getresponse().read())["next"]
-        path = "/api/v1" + following.partition("/api/v1")[2]
-    return path.removeprefix("/api/v1")
 
 
 def search(service: Service, times: int = 100) -> dict[str, dict[str, float]]:
@@ -148,12 +146,12 @@ def prune(postgres: Postgres, service: Service) -> dict[str, float]:
     }
 
 
-def growth(name: str, found: Comparison) -> dict[str, Any]:
+def growth(found: Comparison) -> dict[str, Any]:
     """Say what a request costs, application and PostgreSQL together, and how much more it grew to."""
     large, small = ([r.cpu + r.postgres_cpu for r in side] for side in (found.ours, found.theirs))
     ratios = sorted(a / b for a, b in zip(large, small, strict=True))
     return {
-        "name": name,
+        "name": found.name,
         "small": statistics.median(small),
         "large": statistics.median(large),
         "growth": statistics.median(ratios),
@@ -199,11 +197,9 @@ def main() -> None:
             print(f"{service.name} {service.database} is filled, {time.monotonic() - began:.0f} s")
         print(f"{'':30}{'ms CPU with PostgreSQL: small | large':>40}{'times':>20}{'p99':>14}")
         results = []
-        for at_small, at_large in pairs(walk(large, 100)):
-            found = compare(
-                postgres, ((large, at_large), (small, at_small)), rounds=arguments.rounds, seconds=1
-            )
-            results.append(growth(at_small.name, found))
+        for pair in pairs(small, large):
+            found = compare(postgres, pair, rounds=arguments.rounds, seconds=1)
+            results.append(growth(found))
             line(results[-1])
         searched = search(large)
         print(f"searches, in ms: {json.dumps(searched)}")
