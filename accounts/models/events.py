@@ -95,7 +95,7 @@ class EventQuerySet(models.QuerySet["Event"]):
     def older(self, age: timedelta) -> "EventQuerySet":
         return self.filter(created_at__lt=Now() - age)
 
-    def prune(self, age: timedelta, *, batch: int = 1000) -> Iterable[int]:
+    def prune(self, age: timedelta, *, batch: int = 500) -> Iterable[int]:
         """Delete what is older than `age`, and yield how many rows went with each batch."""
         while True:
             rows = self.older(age).order_by("created_at")[:batch]

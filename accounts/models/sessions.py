@@ -66,7 +66,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
             announce(kind, user_id, session_id, detail=reason, actor=here["actor"])
         return len(ended)
 
-    def prune(self, since: timedelta, *, batch: int = 1000) -> Iterable[int]:
+    def prune(self, since: timedelta, *, batch: int = 500) -> Iterable[int]:
         """
         Delete what has been over for `since`, and yield how many rows went with each batch.
 

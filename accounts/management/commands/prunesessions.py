@@ -17,7 +17,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="count them and delete nothing")
-        parser.add_argument("--batch", type=int, default=1000, help="rows at a time (default 1000)")
+        parser.add_argument("--batch", type=int, default=500, help="rows at a time (default 500)")
 
     def handle(self, *args: Any, dry_run: bool, batch: int, **options: Any) -> None:
         sessions, events = Session.objects.all(), Event.objects.all()
