@@ -10,10 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from accounts.models import Event
-from config import errors, throttling
+from config import errors, pagination, throttling
 from config.dashboard import dashboard
-
-MAXIMUM_COUNT = 10_000
 
 
 class SignInForm(AdminAuthenticationForm):
@@ -32,7 +30,7 @@ class BoundedPaginator(Paginator):
     @functools.cached_property
     def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by()[:MAXIMUM_COUNT].count()
+        return min(pagination.bounded_count(rows), pagination.MAXIMUM_COUNT)
 
 
 class BoundedAdmin(admin.ModelAdmin):

@@ -135,7 +135,8 @@ class BoundedPagination(BasePagination):
 def bounded_count(queryset: QuerySet[Any]) -> int:
     """Count the rows as far as is told; `count()` takes twice as long to write its SQL."""
     rows = queryset.order_by().values("pk")[: MAXIMUM_COUNT + 1]
-    statement, parameters = rows.query.sql_with_params()
+    # One that can't have rows, such as `none()`, is counted as well.
+    statement, parameters = rows.query.get_compiler(rows.db, elide_empty=False).as_sql()
     with connections[rows.db].cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM ({statement}) AS found", parameters)  # noqa: S608
         return int(cursor.fetchone()[0])

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.core.paginator import Paginator
+from django.test import RequestFactory
 from django.urls import get_resolver
 from drf_spectacular.validation import validate_schema
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from accounts.models import User
+from catalog.admin import ProductAdmin
+from catalog.models import Product
 from config import urls
+from config.admin import ConsoleSite
 from config.errors import DETAILS
 from config.views import schema
 from conftest import API
@@ -139,3 +145,26 @@ def test_the_admin_can_be_switched_off(settings: Settings) -> None:
         settings.ADMIN_ENABLED = enabled
         patterns = runpy.run_path(urls.__file__)["urlpatterns"]
         assert any(str(pattern.pattern) == "admin/" for pattern in patterns) == enabled
+
+
+def test_lists_of_the_console_are_bounded(
+    user: User, monkeypatch: pytest.MonkeyPatch, rf: RequestFactory
+) -> None:
+    class OwnAdmin(ProductAdmin):
+        paginator = Paginator
+
+    monkeypatch.setattr("config.pagination.MAXIMUM_COUNT", 2)
+    Product.objects.bulk_create(Product(owner=user, title="Lamp", amount=n) for n in range(3))
+    products = Product.objects.order_by("pk")
+    plain, own = ConsoleSite(), ConsoleSite()
+    plain.register(Product)
+    own.register(Product, OwnAdmin)
+
+    def count(site: ConsoleSite, rows: Any) -> int:
+        return site.get_model_admin(Product).get_paginator(rf.get("/"), rows, 100).count
+
+    assert (count(plain, products), count(plain, products.none()), count(own, products)) == (
+        2,
+        0,
+        3,
+    )
