@@ -72,7 +72,7 @@ def summary(found: dict[str, Any], seconds: float) -> None:
     login, start, memory = found["login"], found["start"], found["memory"]
     print(
         f"\nlogin: {login['logins']:.2f} a second of {login['ceiling']:.2f} that the places can hash:"
-        f" {login['ratio']:.2f}\n"
+        f" {login['ratio']:.2f}; {login['cpu']:.0f} ms of CPU each, a hash {login['hash_cpu']:.0f}\n"
         f"start to first answer: {start['Latchkey']:.2f} s | {start['stock']:.2f} s\n"
         f"memory of a worker: {memory['Latchkey']:.0f} MiB | {memory['stock']:.0f} MiB,"
         f" {memory['Latchkey'] / memory['stock']:.2f}\n"

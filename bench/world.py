@@ -184,9 +184,10 @@ def encode(method: str, path: str, body: Any, who: dict[str, Any]) -> bytes:
 
 async def client(
     service: Service, endpoint: Endpoint, who: dict[str, Any], until: float, patient: bool
-) -> list[float]:
+) -> list[tuple[float, float]]:
+    """Ask until then, and return how long each answer took, and when it came."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-    seconds = []
+    answers = []
     while (began := time.monotonic()) < until:
         method, path, body = endpoint.request(service, who)
         writer.write(encode(method, path, body, who))
@@ -200,14 +201,14 @@ async def client(
             raise SystemExit(
                 f"{service.name}: {method} {path} answered {status}: {content[:500]!r}"
             )
-        seconds.append(time.monotonic() - began)
+        answers.append(((now := time.monotonic()) - began, now))
         if endpoint.take:
             endpoint.take(who, json.loads(content))
         if b"\r\nconnection: close" in head.lower():
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.close()
-    return seconds
+    return answers
 
 
 @dataclass
@@ -240,10 +241,14 @@ def used_since(before: dict[int, float], processes: Sequence[psutil.Process]) ->
 def drive(
     postgres: Postgres, service: Service, endpoint: Endpoint, seconds: float, **options: Any
 ) -> Round:
-    """Let all clients ask for some seconds; times are in milliseconds, CPU for one request."""
+    """
+    Let all clients ask for some seconds; times are in milliseconds, CPU for one request.
 
-    async def together() -> list[list[float]]:
-        until = time.monotonic() + seconds
+    An answer that comes after that counts in all but the rate: some who waited are served then
+    while others have nothing left to do.
+    """
+
+    async def together(until: float) -> list[list[tuple[float, float]]]:
         return await asyncio.gather(
             *(
                 client(service, endpoint, who, until, options.get("patient", False))
@@ -255,16 +260,16 @@ def drive(
     workers = service.workers()
     calls = postgres.calls(service.database)
     before, postgres_before = cpu_of(workers), cpu_of(postgres.processes())
-    began = time.monotonic()
-    found = sorted(time for times in asyncio.run(together()) for time in times)
-    elapsed = time.monotonic() - began
+    until = time.monotonic() + seconds
+    answers = [answer for one in asyncio.run(together(until)) for answer in one]
     used = used_since(before, workers)
     used_by_postgres = used_since(postgres_before, postgres.processes())
-    count = len(found)
+    count = len(answers)
+    times = sorted(took for took, _ in answers)
     return Round(
-        rate=count / elapsed,
-        p50=1000 * found[count // 2],
-        p99=1000 * found[int(count * 0.99)],
+        rate=sum(came <= until for _, came in answers) / seconds,
+        p50=1000 * times[count // 2],
+        p99=1000 * times[int(count * 0.99)],
         cpu=1000 * used / count,
         postgres_cpu=1000 * used_by_postgres / count,
         statements=(postgres.calls(service.database) - calls) / count,
