@@ -59,7 +59,7 @@ forwarded_allow_ips = ""
 control_socket_disable = True
 
 
-def asks_again(connection):
+def says_more(connection):
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(2))  # milliseconds
@@ -81,9 +81,19 @@ class Worker(ThreadWorker):
     def handle(self, conn):
         """Serve a connection once more if it asks at once and nobody waits for this thread."""
         kept = super().handle(conn)
-        while kept is True and self.tpool._work_queue.empty() and asks_again(conn.sock):
+        while kept is True and self.tpool._work_queue.empty() and says_more(conn.sock):
             kept = super().handle(conn)
+        if not kept:
+            # A socket that is closed on unread bytes is reset, answer and all, so gthread waits up
+            # to two seconds for every client to hang up; and hears nobody else meanwhile.
+            conn.close(graceful=says_more(conn.sock))
         return kept
+
+    def finish_request(self, conn, fs):
+        if conn.sock.fileno() == -1:
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
 
     def set_accept_enabled(self, enabled):
         super().set_accept_enabled(enabled)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -25,6 +26,7 @@ from config.tests.serving import ROOT, Server, serve
 from conftest import API, PASSWORD
 
 MEBIBYTE = 1024 * 1024
+LAST_REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,24 @@ class TestConnections:
 
         assert took < 5
         assert min(future.result() for future in greedy) >= 10
+
+    def test_one_that_does_not_hang_up_holds_nobody_up(self, one_thread: Server) -> None:
+        with socket.create_connection(("127.0.0.1", one_thread.port), timeout=15) as client:
+            client.sendall(LAST_REQUEST)
+            answer = client.recv(65536)
+            started = time.monotonic()
+            for _ in range(3):
+                assert one_thread.ask("GET", "/health/live")[0].status == 200
+            took = time.monotonic() - started
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert took < 1
+
+    def test_one_that_says_too_much_is_not_cut_off(self, one_thread: Server) -> None:
+        for _ in range(5):
+            answer = one_thread.say(LAST_REQUEST + b"x" * 10_000)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert json.loads(answer.split(b"\r\n\r\n")[1])["status"] == "ok"
 
 
 class TestRequests:
