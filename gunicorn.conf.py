@@ -9,12 +9,14 @@ new master.
 
 import atexit
 import gc
+import mmap
 import os
 import select
 import shutil
 import signal
 import sys
 import tempfile
+import time
 
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -59,15 +61,24 @@ forwarded_allow_ips = ""
 control_socket_disable = True
 
 
-def says_more(connection):
+# Shared by all workers, an integer for each (and for as many of the next generation): one more than
+# the connections that it has, or 0 where it takes no other.
+takers = memoryview(mmap.mmap(-1, 4 * 2 * workers)).cast("i")
+
+
+def says_more(connection, within):
     poll = select.poll()
     poll.register(connection, select.POLLIN)
-    return bool(poll.poll(2))  # milliseconds
+    return bool(poll.poll(within))  # milliseconds
 
 
 class Worker(ThreadWorker):
     """
-    A gthread worker that hangs up on nobody when it stops, and stays with who is asking.
+    A gthread worker that shares, stays with who is asking, and hangs up on nobody when it stops.
+
+    The kernel gives a connection to whichever worker comes first, and that is one which is awake
+    already: of eight clients that keep their connections gthread serves eight with one process, and
+    none with the other. This one leaves a connection to a worker that has fewer.
 
     gthread hands a connection back to its main thread after each request, and a connection that
     asks again to another one: two threads are woken, which costs as much as a small request.
@@ -78,15 +89,27 @@ class Worker(ThreadWorker):
     refused and may safely ask another instance, whatever the method.
     """
 
+    def accept(self, listener):
+        """Accept a connection; first let a worker that has two fewer come for it."""
+        until = time.monotonic() + 0.003
+        while any(0 < taker < self.nr_conns for taker in takers) and time.monotonic() < until:
+            time.sleep(0.001)
+        super().accept(listener)
+
+    def notify(self):
+        """Tell the master that this worker lives, and the other workers how many it serves."""
+        super().notify()
+        takers[self.place] = 1 + self.nr_conns if self.alive and self._accepting else 0
+
     def handle(self, conn):
         """Serve a connection once more if it asks at once and nobody waits for this thread."""
         kept = super().handle(conn)
-        while kept is True and self.tpool._work_queue.empty() and says_more(conn.sock):
+        while kept is True and self.tpool._work_queue.empty() and says_more(conn.sock, within=2):
             kept = super().handle(conn)
         if not kept:
             # A socket that is closed on unread bytes is reset, answer and all, so gthread waits up
             # to two seconds for every client to hang up; and hears nobody else meanwhile.
-            conn.close(graceful=says_more(conn.sock))
+            conn.close(graceful=says_more(conn.sock, within=0))
         return kept
 
     def finish_request(self, conn, fs):
@@ -123,8 +146,15 @@ def on_starting(server):
         exit_on_faults(with_database=True)
 
 
+def pre_fork(server, worker):
+    """Give a worker a place among the takers."""
+    taken = {other.place for other in server.WORKERS.values()}
+    worker.place = next((place for place in range(len(takers)) if place not in taken), 0)
+
+
 def child_exit(server, worker):
     """Forget what a worker had in hand; what it counted stays."""
+    takers[worker.place] = 0
     if settings.METRICS_PORT:
         from prometheus_client.multiprocess import mark_process_dead
 

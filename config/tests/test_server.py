@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
@@ -153,6 +154,44 @@ class TestConnections:
             answer = one_thread.say(LAST_REQUEST + b"x" * 10_000)
             assert answer.startswith(b"HTTP/1.1 200")
             assert json.loads(answer.split(b"\r\n\r\n")[1])["status"] == "ok"
+
+    def test_a_worker_leaves_connections_to_one_that_has_fewer(
+        self, django_db_setup: None, tmp_path: Path
+    ) -> None:
+        with (
+            serve(tmp_path / "log", WEB_CONCURRENCY="2", DEBUG="true") as server,
+            contextlib.ExitStack() as connections,
+        ):
+            clients: dict[int, socket.socket] = {}
+
+            def connect() -> None:
+                client = socket.create_connection(("127.0.0.1", server.port), timeout=15)
+                clients[client.getsockname()[1]] = connections.enter_context(client)
+                client.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+            # Both have started when both have one.
+            while len(clients) < 12 or not all(held_by_each_worker(server)):
+                connect()
+            few, many = held_by_each_worker(server)
+            for port in few:
+                clients[port].close()
+            while held_by_each_worker(server)[0]:
+                time.sleep(0.05)
+            for _ in range(len(many)):
+                connect()
+            few, many = held_by_each_worker(server)
+
+        assert len(few) >= len(many) - 3
+
+
+def held_by_each_worker(server: Server) -> list[set[int]]:
+    """Return the ports of the clients that each of two workers holds, the fewest first."""
+    held: list[set[int]] = [set(), set()]
+    for place, worker in enumerate(psutil.Process(server.process.pid).children()):
+        connections = worker.net_connections()
+        held[place] = {c.raddr.port for c in connections if c.status == "ESTABLISHED" and c.raddr}
+    return sorted(held, key=len)
 
 
 class TestRequests:
