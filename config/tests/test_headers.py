@@ -165,7 +165,10 @@ class TestPages:
         assert "<style" not in html
         assert not re.search(r"(src|href)=\"(https?:)?//", html)
 
-    def test_the_pages_files_are_served_without_collectstatic(self, client: APIClient) -> None:
+    def test_the_pages_files_are_served_without_collectstatic(
+        self, client: APIClient, db: None
+    ) -> None:
+        # A response that is closed looks after the connection, where an earlier test left one.
         html = client.get(f"{API}/docs").content.decode()
 
         paths = re.findall(r'(?:src|href)="(/static/[^"]+)"', html)
