@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers import gthread
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -72,7 +72,7 @@ def says_more(connection, within):
     return bool(poll.poll(within))  # milliseconds
 
 
-class Worker(ThreadWorker):
+class Worker(gthread.ThreadWorker):
     """
     A gthread worker that shares, stays with who is asking, and hangs up on nobody when it stops.
 
@@ -102,7 +102,16 @@ class Worker(ThreadWorker):
         takers[self.place] = 1 + self.nr_conns if self.alive and self._accepting else 0
 
     def handle(self, conn):
-        """Serve a connection once more if it asks at once and nobody waits for this thread."""
+        """
+        Serve a connection, and again if it asks at once and nobody waits for this thread.
+
+        One that says nothing waits in the main thread: gthread would let it keep this one for
+        five seconds, so that eight who are silent keep everyone from being served.
+        """
+        if not conn.initialized:
+            conn.data_ready = says_more(conn.sock, within=2)
+            if not conn.data_ready:
+                return gthread._DEFER
         kept = super().handle(conn)
         while kept is True and self.tpool._work_queue.empty() and says_more(conn.sock, within=2):
             kept = super().handle(conn)

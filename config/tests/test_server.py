@@ -137,6 +137,24 @@ class TestConnections:
         assert took < 5
         assert min(future.result() for future in greedy) >= 10
 
+    def test_those_who_say_nothing_hold_nobody_up_and_may_speak_later(
+        self, one_thread: Server
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            silent = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", one_thread.port), 15))
+                for _ in range(3)
+            ]
+            started = time.monotonic()
+            assert one_thread.ask("GET", "/health/live")[0].status == 200
+            took = time.monotonic() - started
+            for client in silent:
+                client.sendall(LAST_REQUEST)
+            answers = [client.recv(65536)[:12] for client in silent]
+
+        assert took < 1
+        assert answers == [b"HTTP/1.1 200"] * 3
+
     def test_one_that_does_not_hang_up_holds_nobody_up(self, one_thread: Server) -> None:
         with socket.create_connection(("127.0.0.1", one_thread.port), timeout=15) as client:
             client.sendall(LAST_REQUEST)
