@@ -90,11 +90,14 @@ class Worker(gthread.ThreadWorker):
     """
 
     def accept(self, listener):
-        """Accept a connection; first let a worker that has two fewer come for it."""
+        """Accept a connection; unless stopping, let a worker with two fewer come for it first."""
         until = time.monotonic() + 0.003
-        while any(0 < taker < self.nr_conns for taker in takers) and time.monotonic() < until:
+        while self.alive and self.has_more_than_another() and time.monotonic() < until:
             time.sleep(0.001)
         super().accept(listener)
+
+    def has_more_than_another(self):
+        return any(0 < taker < self.nr_conns for taker in takers)
 
     def notify(self):
         """Tell the master that this worker lives, and the other workers how many it serves."""
@@ -106,9 +109,10 @@ class Worker(gthread.ThreadWorker):
         Serve a connection, and again if it asks at once and nobody waits for this thread.
 
         One that says nothing waits in the main thread: gthread would let it keep this one for
-        five seconds, so that eight who are silent keep everyone from being served.
+        five seconds, so that eight who are silent keep everyone from being served. It does let it
+        where this worker stops, whose main thread waits for none.
         """
-        if not conn.initialized:
+        if self.alive and not conn.initialized:
             conn.data_ready = says_more(conn.sock, within=2)
             if not conn.data_ready:
                 return gthread._DEFER
@@ -124,6 +128,10 @@ class Worker(gthread.ThreadWorker):
     def finish_request(self, conn, fs):
         if conn.sock.fileno() == -1:
             self.nr_conns -= 1
+        elif not (self.alive or conn.initialized or conn.timeout):
+            # It has said nothing yet, and this worker is told to stop: once more, with time.
+            conn.set_timeout()
+            self.enqueue_req(conn)
         else:
             super().finish_request(conn, fs)
 
