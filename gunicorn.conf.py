@@ -109,8 +109,8 @@ class Worker(gthread.ThreadWorker):
         Serve a connection, and again if it asks at once and nobody waits for this thread.
 
         One that says nothing waits in the main thread: gthread would let it keep this one for
-        five seconds, so that eight who are silent keep everyone from being served. It does let it
-        where this worker stops, whose main thread waits for none.
+        five seconds, so that eight who are silent keep everyone from being served. A worker that
+        stops does let it: its main thread takes nobody more to wait for.
         """
         if self.alive and not conn.initialized:
             conn.data_ready = says_more(conn.sock, within=2)

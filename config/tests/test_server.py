@@ -155,6 +155,19 @@ class TestConnections:
         assert took < 1
         assert answers == [b"HTTP/1.1 200"] * 3
 
+    @pytest.mark.parametrize("silence", [0, 0.001, 0.002, 0.2])  # seconds
+    def test_one_that_was_silent_is_heard_by_a_worker_that_stops(
+        self, one_thread: Server, silence: float
+    ) -> None:
+        with socket.create_connection(("127.0.0.1", one_thread.port), timeout=15) as client:
+            time.sleep(silence)
+            one_thread.process.terminate()
+            time.sleep(0.3)
+            client.sendall(LAST_REQUEST)
+            answer = client.recv(65536)
+
+        assert answer.startswith(b"HTTP/1.1 200")
+
     def test_one_that_does_not_hang_up_holds_nobody_up(self, one_thread: Server) -> None:
         with socket.create_connection(("127.0.0.1", one_thread.port), timeout=15) as client:
             client.sendall(LAST_REQUEST)
