@@ -22,6 +22,7 @@ COPY config config
 COPY accounts accounts
 COPY catalog catalog
 COPY health health
+COPY ops ops
 # The root may be read-only; what a start would write is written here. /tmp has to be writable.
 RUN python -m compileall -q . && python manage.py collectstatic --noinput --verbosity 0
 ARG VERSION="" REVISION=""

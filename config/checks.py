@@ -8,6 +8,7 @@ and never its value.
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,8 @@ WORDS = [
     *("abcdefghijklmnopqrstuvwxyz", "0123456789", "1234567890", "12345678"),
 ]
 PRODUCTION = "outside DEBUG"
+# Prefixes of the gunicorn releases that the worker in ops/server.py passes its tests with.
+TESTED_GUNICORN = ("27.0.",)
 CONNECTIONS = "connections"  # the tag of the one rule that has to ask the database
 # What max_connections leaves to an ordinary role.
 AVAILABLE_CONNECTIONS = """
@@ -172,6 +175,16 @@ def check_ports(**kwargs: Any) -> list[CheckMessage]:
     return [Error("METRICS_PORT must differ from PORT.", id="config.E012")]
 
 
+def check_gunicorn(**kwargs: Any) -> list[CheckMessage]:
+    """Reject a gunicorn whose worker `ops.server` was not tested with."""
+    installed = importlib.metadata.version("gunicorn")
+    if installed.startswith(TESTED_GUNICORN):
+        return []
+    message = f"gunicorn {installed} is not a release that ops/server.py was tested with."
+    hint = "Install requirements.txt, or run the restart tests and extend TESTED_GUNICORN."
+    return [Error(message, hint=hint, id="config.E019")]
+
+
 def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """
     Refuse more threads than the database has connections for; one that is away may come back.
@@ -210,4 +223,5 @@ CHECKS = (
     check_embedded_database,
     check_bcrypt_rounds,
     check_ports,
+    check_gunicorn,
 )

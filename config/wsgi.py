@@ -1,5 +1,6 @@
-"""The WSGI application, behind the start-up checks: Django runs none in a web process."""
+"""The WSGI application, behind the startup checks: Django runs none in a web process."""
 
+import gc
 import io
 import os
 from collections.abc import Iterable
@@ -24,6 +25,11 @@ from config.middleware import drain
 
 django_application = get_wsgi_application()
 metrics = metrics_application() if settings.METRICS_PORT else None
+
+# What is loaded by now stays, and a full collection over all of it is a pause of 70 ms. A request
+# leaves few cycles, so they are collected less often than after every 700 objects.
+gc.freeze()
+gc.set_threshold(20_000, 20, 50)
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

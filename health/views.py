@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER = "2"
 OK = {"status": "ok"}
 FAILED = {"status": "failed"}
-# Set on SIGUSR1 (gunicorn.conf.py): this process is about to go, and no longer ready.
+# Set on SIGUSR1 (ops/server.py): this process will stop soon and is no longer ready.
 draining = threading.Event()
 
 

@@ -6,16 +6,13 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
@@ -112,49 +109,6 @@ class TestConnections:
         with serve(tmp_path / "log", WEB_THREADS="1") as server:
             yield server
 
-    def test_one_that_asks_without_end_leaves_the_only_thread_to_others(
-        self, one_thread: Server
-    ) -> None:
-        done = threading.Event()
-
-        def insist() -> int:
-            answered = 0
-            with contextlib.closing(one_thread.connect()) as client:
-                while not done.is_set():
-                    client.request("GET", "/health/live")
-                    client.getresponse().read()
-                    answered += 1
-            return answered
-
-        with ThreadPoolExecutor() as pool:
-            greedy = [pool.submit(insist) for _ in range(2)]
-            started = time.monotonic()
-            for _ in range(20):
-                assert one_thread.ask("GET", "/health/live")[0].status == 200
-            took = time.monotonic() - started
-            done.set()
-
-        assert took < 5
-        assert min(future.result() for future in greedy) >= 10
-
-    def test_those_who_say_nothing_hold_nobody_up_and_may_speak_later(
-        self, one_thread: Server
-    ) -> None:
-        with contextlib.ExitStack() as stack:
-            silent = [
-                stack.enter_context(socket.create_connection(("127.0.0.1", one_thread.port), 15))
-                for _ in range(3)
-            ]
-            started = time.monotonic()
-            assert one_thread.ask("GET", "/health/live")[0].status == 200
-            took = time.monotonic() - started
-            for client in silent:
-                client.sendall(LAST_REQUEST)
-            answers = [client.recv(65536)[:12] for client in silent]
-
-        assert took < 1
-        assert answers == [b"HTTP/1.1 200"] * 3
-
     @pytest.mark.parametrize("silence", [0, 0.001, 0.002, 0.2])  # seconds
     def test_one_that_was_silent_is_heard_by_a_worker_that_stops(
         self, one_thread: Server, silence: float
@@ -168,60 +122,11 @@ class TestConnections:
 
         assert answer.startswith(b"HTTP/1.1 200")
 
-    def test_one_that_does_not_hang_up_holds_nobody_up(self, one_thread: Server) -> None:
-        with socket.create_connection(("127.0.0.1", one_thread.port), timeout=15) as client:
-            client.sendall(LAST_REQUEST)
-            answer = client.recv(65536)
-            started = time.monotonic()
-            for _ in range(3):
-                assert one_thread.ask("GET", "/health/live")[0].status == 200
-            took = time.monotonic() - started
-
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert took < 1
-
     def test_one_that_says_too_much_is_not_cut_off(self, one_thread: Server) -> None:
         for _ in range(5):
             answer = one_thread.say(LAST_REQUEST + b"x" * 10_000)
             assert answer.startswith(b"HTTP/1.1 200")
             assert json.loads(answer.split(b"\r\n\r\n")[1])["status"] == "ok"
-
-    def test_a_worker_leaves_connections_to_one_that_has_fewer(
-        self, django_db_setup: None, tmp_path: Path
-    ) -> None:
-        with (
-            serve(tmp_path / "log", WEB_CONCURRENCY="2", DEBUG="true") as server,
-            contextlib.ExitStack() as connections,
-        ):
-            clients: dict[int, socket.socket] = {}
-
-            def connect() -> None:
-                client = socket.create_connection(("127.0.0.1", server.port), timeout=15)
-                clients[client.getsockname()[1]] = connections.enter_context(client)
-                client.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                assert client.recv(65536).startswith(b"HTTP/1.1 200")
-
-            # Both have started when both have one.
-            while len(clients) < 12 or not all(held_by_each_worker(server)):
-                connect()
-            few, many = held_by_each_worker(server)
-            for port in few:
-                clients[port].close()
-            time.sleep(0.5)  # Until the worker has seen them go.
-            for _ in range(len(many)):
-                connect()
-            few, many = held_by_each_worker(server)
-
-        assert len(few) >= len(many) - 3
-
-
-def held_by_each_worker(server: Server) -> list[set[int]]:
-    """Return the ports of the clients that each of two workers holds, the fewest first."""
-    held: list[set[int]] = [set(), set()]
-    for place, worker in enumerate(psutil.Process(server.process.pid).children()):
-        connections = worker.net_connections()
-        held[place] = {c.raddr.port for c in connections if c.status == "ESTABLISHED" and c.raddr}
-    return sorted(held, key=len)
 
 
 class TestRequests:
