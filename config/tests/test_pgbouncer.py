@@ -17,7 +17,7 @@ from django.db import connection
 
 from config import checks
 from config.management.commands import doctor
-from config.tests.serving import Server, free_port, serve, wait_for
+from config.tests.serving import Server, database_url, free_port, serve, wait_for
 from conftest import PASSWORD
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -27,7 +27,7 @@ needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not
 # Two connections for all threads: what one request left on one, another would find.
 CONFIGURATION = """
 [databases]
-{name} = host={host} dbname={name} user=pooled
+{name} = host={host} dbname={name} user=pooled password=word
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -41,7 +41,7 @@ client_tls_key_file = {directory}/key.pem
 """
 ROLE = """
     DROP ROLE IF EXISTS pooled;
-    CREATE ROLE pooled LOGIN SUPERUSER;
+    CREATE ROLE pooled LOGIN SUPERUSER PASSWORD 'word';
     ALTER ROLE pooled SET statement_timeout = '2500ms';
     ALTER ROLE pooled SET lock_timeout = '2000ms';
     ALTER ROLE pooled SET idle_in_transaction_session_timeout = '10000ms';
@@ -58,7 +58,7 @@ def pooled(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, 
     with django_db_blocker.unblock():
         connection.ensure_connection()
     host, name = connection.settings_dict["HOST"], connection.settings_dict["NAME"]
-    with psycopg.connect(host=host, user="postgres", dbname=name, autocommit=True) as admin:
+    with psycopg.connect(database_url(), autocommit=True) as admin:
         admin.execute(ROLE)
     with tempfile.TemporaryDirectory() as directory:
         place, port = Path(directory), free_port()

@@ -13,6 +13,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from config.postgres.base import DatabaseWrapper
+from config.tests.serving import database_url
 
 
 @pytest.fixture
@@ -111,10 +112,7 @@ def test_one_that_was_closed_here_is_not_usable(impatient: DatabaseWrapper) -> N
 def test_a_connection_on_which_something_was_said_is_asked(impatient: DatabaseWrapper) -> None:
     with impatient.cursor() as cursor:
         cursor.execute("LISTEN news")
-    where = impatient.settings_dict
-    psycopg.connect(
-        host=where["HOST"], user=where["USER"], dbname=where["NAME"], autocommit=True
-    ).execute("NOTIFY news").connection.close()
+    psycopg.connect(database_url(), autocommit=True).execute("NOTIFY news").connection.close()
     first = impatient.connection
     look_before_use(impatient)
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from config.environment import Environment
+from config.tests.serving import database_url
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text()
@@ -108,9 +108,7 @@ def test_a_good_environment_passes_the_deployment_checks() -> None:
 
 @pytest.mark.django_db
 def test_gunicorn_counts_the_connections_that_it_would_need() -> None:
-    database = connection.settings_dict
-    url = f"postgres://postgres@/{database['HOST']}/{database['NAME']}"
-    few = {"DATABASE_URL": url, "WEB_CONCURRENCY": "1", "WEB_THREADS": "98"}
+    few = {"DATABASE_URL": database_url(), "WEB_CONCURRENCY": "1", "WEB_THREADS": "98"}
 
     (fault,) = faults(start(GUNICORN, GOOD | few))
 

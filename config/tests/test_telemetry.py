@@ -10,10 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from django.db import connection
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from config.tests.serving import ROOT, serve
+from config.tests.serving import ROOT, database_url, serve
 from conftest import API, PASSWORD
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -80,8 +79,8 @@ def test_an_error_is_sent_without_what_it_was_about(
     dsn = f"http://key@{receiver.host}/1"
     login = {"identity": "alice", "password": PASSWORD}
     # A database without tables: what nobody expected, while a password is at hand.
-    url = f"postgres://postgres@/{connection.settings_dict['HOST']}/postgres"
-    with serve(tmp_path / "log", SENTRY_DSN=dsn, DATABASE_URL=url) as server:
+    variables = {"SENTRY_DSN": dsn, "DATABASE_URL": database_url("postgres")}
+    with serve(tmp_path / "log", **variables) as server:
         bearer = "Bearer not.a.token"
         assert server.post("/auth/login", login, Authorization=bearer)[0] == 500
 

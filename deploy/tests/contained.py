@@ -148,7 +148,9 @@ class Place:
         assert database in text
         assert f"redis://{cache}:6379/0" in text
         text = text.replace(f"redis://{cache}:6379/0", self.redis.url)
-        text = re.sub(rf"@{database}:5432/latchkey", f"@/{self.postgres.host}/{self.name}", text)
+        text = re.sub(
+            rf"postgres://[^@]+@{database}:5432/latchkey", self.postgres.url_of(self.name), text
+        )
         found: dict[str, str] = json.loads(text)
         if found.get("DB_HOST") == database:
             found |= {"DB_HOST": str(self.postgres.host), "DB_NAME": self.name}

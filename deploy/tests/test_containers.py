@@ -15,6 +15,7 @@ import pytest
 from config import embedded_postgres
 from config.tests.serving import ROOT, free_port
 from deploy.tests.contained import Image, Place, compose, needs_redis, variables_of_example
+from faults.world import Postgres
 
 PRODUCTION = {"ALLOWED_HOSTS": "localhost,127.0.0.1"}
 # What only Compose reads, or libpq.
@@ -29,7 +30,8 @@ def secret_files(image: Image) -> dict[str, str]:
     directory.mkdir(exist_ok=True)
     names = compose("docker-compose.prod.yml", **PRODUCTION)["secrets"]
     for name in names:
-        (directory / name).write_text(f"{secrets.token_urlsafe(48)}\n")
+        secret = Postgres.PASSWORD if name == "db_password" else secrets.token_urlsafe(48)
+        (directory / name).write_text(f"{secret}\n")
     return {f"/run/secrets/{name}": str(directory / name) for name in names}
 
 
@@ -201,7 +203,7 @@ class TestProduction:
         """The image's entry point hands these arguments to initdb, which here says what they do."""
         given = compose(name, **PRODUCTION)["services"]["database"]["environment"]
         command = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
-        command += [str(embedded_postgres.binaries() / "initdb"), "--no-sync"]
+        command += [str(embedded_postgres.programs() / "initdb"), "--no-sync"]
         command += ["--username", given["POSTGRES_USER"], *given["POSTGRES_INITDB_ARGS"].split()]
 
         with tempfile.TemporaryDirectory() as directory:
@@ -219,7 +221,7 @@ class TestProduction:
             "DATABASE_URL": place.postgres.url,
             **{n: secrets.token_urlsafe(32) for n in ("SECRET", "ACCESS_TOKEN_SECRET")},
             "REFRESH_TOKEN_SECRET": secrets.token_urlsafe(32),
-            "PATH": f"{image.environment['PATH']}:{embedded_postgres.binaries()}",
+            "PATH": f"{image.environment['PATH']}:{embedded_postgres.programs()}",
         }
         command = ["python", "manage.py", "dbshell", "--", "-c", "SELECT 6 * 7 AS answer"]
 
