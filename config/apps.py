@@ -12,7 +12,8 @@ class ProjectConfig(AppConfig):
     def ready(self) -> None:
         for check in checks.CHECKS:
             register(check)
-        register(checks.check_connections, Tags.database, checks.CONNECTIONS)
+        for check in checks.SERVER_CHECKS:
+            register(check, Tags.database, checks.SERVER)
 
 
 class ConsoleConfig(AdminConfig):

