@@ -7,10 +7,13 @@ replaces the workers; a new release or another environment needs a new master.
 """
 
 import atexit
+import logging
 import os
 import shutil
 import sys
 import tempfile
+
+from gunicorn import glogging
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -36,6 +39,22 @@ if not is_reloading:
 
     exit_on_faults()
 
+    # Python's warnings are log lines too, in the service's format.
+    logging.captureWarnings(True)
+
+
+class Logger(glogging.Logger):
+    """gunicorn's log, written by the service's handler and in its format."""
+
+    def setup(self, cfg):
+        super().setup(cfg)
+        if not is_reloading:  # Then the master has no settings, and so no handler.
+            self.error_log.handlers.clear()
+            self.error_log.propagate = True
+
+
+logger_class = Logger
+loglevel = settings.LOG_LEVEL
 wsgi_app = "config.wsgi:application"
 worker_class = "ops.server.Worker"
 host = settings.HOST or ("127.0.0.1" if is_reloading else "0.0.0.0")

@@ -105,7 +105,7 @@ def stock(postgres: Postgres) -> Service:
 def fill_ours(postgres: Postgres, service: Service, **rows: int) -> None:
     """Add rows, by the names of seeddemo's options; give the clients their sessions once."""
     options = {"users": 100, "sessions": 0, "events": 0, "products": 0, **rows}
-    service.manage("seeddemo", *(f"--{name}={count}" for name, count in options.items()))
+    service.manage("seeddemo", "--force", *(f"--{name}={count}" for name, count in options.items()))
     if not service.clients:
         variables = {"clients": CONNECTIONS, "password": PASSWORD}
         service.clients = service.ask(OUR_CLIENTS % variables)

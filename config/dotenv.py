@@ -36,6 +36,10 @@ class Dotenv:
     # What a line with a fault seems to set.
     names: dict[int, list[str]] = field(default_factory=dict)
 
+    def describe(self, number: int) -> str:
+        place = f"Line {number} of .env" if number else ".env"
+        return f"{place} {self.faults[number]}."
+
 
 def read_dotenv(path: Path) -> Dotenv:
     if not (path.exists() or path.is_symlink()):

@@ -39,15 +39,11 @@ class Environment:
         self.faulty: set[str] = set()
         self.given = dict(os.environ)
         self.dotenv = read_dotenv(path)
-        self.faults += [self.line_fault(number) for number in self.dotenv.faults]
+        self.faults += [self.dotenv.describe(number) for number in self.dotenv.faults]
         for source in (self.given, self.dotenv.values):
             for name in FROM_FILES:
                 self.take_file(source, name)
         self.values = self.dotenv.values | self.given
-
-    def line_fault(self, number: int) -> str:
-        place = f"Line {number} of .env" if number else ".env"
-        return f"{place} {self.dotenv.faults[number]}."
 
     def take_file(self, source: dict[str, str], name: str) -> None:
         """Set a variable to the content of the file that `NAME_FILE` names."""
@@ -88,7 +84,7 @@ class Environment:
     def name_lines(self, name: str) -> None:
         """Name this variable in the fault of a line that seems to set it."""
         for number, names in self.dotenv.names.items():
-            fault = self.line_fault(number)
+            fault = self.dotenv.describe(number)
             if name in names and fault in self.faults:
                 named = f"{name} is on line {number} of .env, which {self.dotenv.faults[number]}."
                 self.faults[self.faults.index(fault)] = named

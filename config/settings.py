@@ -7,6 +7,7 @@ The only module that reads the environment; README.md describes each variable.
 import hashlib
 import os
 import secrets
+import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -137,6 +138,8 @@ TEMPLATES = [
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
+# The directory is there after collectstatic only, and the finders need none.
+warnings.filterwarnings("ignore", "No directory at", UserWarning)
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_ALLOW_ALL_ORIGINS = False

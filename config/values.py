@@ -207,7 +207,9 @@ def parse_database(value: str) -> dict[str, Any]:
     parse_identifier(database["NAME"])
     if casefold_host(connection_options(database)) != casefold_host(read_by_libpq):
         raise ValueError(POSTGRES)
-    return database
+    options = database.get("OPTIONS", {})
+    # Such as `?host=/run/postgresql`: where Django's dbshell looks for it too.
+    return database | {key: options.pop(k) for key, k in KEYWORDS.items() if k in options}
 
 
 def casefold_host(options: dict[str, Any]) -> dict[str, str]:

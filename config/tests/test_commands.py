@@ -66,6 +66,28 @@ class TestGenerateSecrets:
         assert all(not list(secret_faults(found[name])) for name in NAMES)
         assert dotenv.stat().st_mode & 0o777 == 0o600
 
+    def test_it_keeps_the_form_of_the_lines(self, settings: Settings, tmp_path: Path) -> None:
+        settings.BASE_DIR = tmp_path
+        dotenv = tmp_path / ".env"
+        good = "q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0"
+        dotenv.write_bytes(f'PORT=4000\r\nexport SECRET="{good}"\r\nPORT_NAME=x'.encode())
+
+        run("generatesecrets", "--write")
+
+        lines = dotenv.read_text().splitlines()
+        assert re.fullmatch(r"export SECRET=[A-Za-z0-9_-]{43}", lines[1])
+        assert f"SECRET_FALLBACKS={good}" in lines
+        assert lines[2] == "PORT_NAME=x"
+
+    def test_a_file_that_is_not_understood_stays(self, settings: Settings, tmp_path: Path) -> None:
+        settings.BASE_DIR = tmp_path
+        (tmp_path / ".env").write_text("PORT=1\nSECRET = value\n")
+
+        with pytest.raises(CommandError, match=r"Line 2 of \.env must be NAME=value"):
+            run("generatesecrets", "--write")
+
+        assert (tmp_path / ".env").read_text() == "PORT=1\nSECRET = value\n"
+
     def test_it_writes_where_there_was_nothing(self, settings: Settings, tmp_path: Path) -> None:
         settings.BASE_DIR = tmp_path
 
@@ -122,7 +144,48 @@ class TestSetup:
         setup.refuse_taken_port(host, port)
 
 
-def test_seeddemo_adds_what_was_asked_for(db: None, sign_in: SignIn) -> None:
+def test_a_superuser_without_a_dialogue_has_a_valid_password(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "alice-the-first"
+    monkeypatch.setenv("DJANGO_SUPERUSER_EMAIL", "root@example.com")
+    command = ("createsuperuser", "--noinput", "--username", name)
+
+    for password in ("password", "short", "12345678901", name):
+        monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", password)
+        with pytest.raises(CommandError, match=r"^DJANGO_SUPERUSER_PASSWORD: "):
+            run(*command)
+    assert not User.objects.exists()
+
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", "a sunny day in May")
+    run(*command)
+    assert User.objects.get().check_password("a sunny day in May")
+
+
+def test_a_superuser_without_a_dialogue_may_have_no_password(db: None) -> None:
+    run("createsuperuser", "--noinput", "--username", "alice", "--email", "a@example.com")
+
+    assert not User.objects.get().has_usable_password()
+
+
+@pytest.mark.parametrize("is_debug", [True, False])
+def test_seeddemo_needs_debug_or_force(db: None, settings: Settings, is_debug: bool) -> None:
+    settings.DEBUG = is_debug
+    sizes = ("--users=1", "--sessions=0", "--events=0", "--products=0")
+
+    if not is_debug:
+        with pytest.raises(CommandError, match="DEBUG or --force"):
+            run("seeddemo", *sizes)
+        assert not User.objects.exists()
+        run("seeddemo", *sizes, "--force")
+    else:
+        run("seeddemo", *sizes)
+
+    assert User.objects.count() == 1
+
+
+def test_seeddemo_adds_what_was_asked_for(db: None, settings: Settings, sign_in: SignIn) -> None:
+    settings.DEBUG = True
     options = ("--users", "3", "--sessions", "20", "--products", "30")
 
     run("seeddemo", *options)

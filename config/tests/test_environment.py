@@ -392,6 +392,18 @@ class TestDatabase:
 
         assert load(monkeypatch, **five)["DATABASES"]["default"]["PASSWORD"] == " word "
 
+    def test_a_url_may_name_the_directory_of_a_socket(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        url = "postgres://u:p@/n?host=/run/postgresql&port=5433&sslmode=disable"
+        database: Any = load(monkeypatch, DATABASE_URL=url)["DATABASES"]
+
+        assert (database["default"]["HOST"], database["default"]["PORT"]) == (
+            "/run/postgresql",
+            5433,
+        )
+        assert database["default"]["OPTIONS"] == {"sslmode": "disable"}
+
     def test_a_url_may_hold_what_urls_escape(self, monkeypatch: pytest.MonkeyPatch) -> None:
         url = "postgresql://us%40er:p%2Fw%23@[::1]:5433/my%20db?sslmode=require"
         database = load(monkeypatch, DATABASE_URL=url)["DATABASES"]["default"]

@@ -1,16 +1,18 @@
 """Start-up as an operator meets it: real processes, real environments."""
 
+import json
 import os
 import re
 import secrets
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
-from config.tests.serving import database_url
+from config.tests.serving import database_url, free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text()
@@ -34,17 +36,21 @@ def start(
     """Run an entry point with these variables and no others; empty ones hide those of .env."""
     nothing = dict.fromkeys((name for name, _ in VARIABLES), "")
     environment = (nothing if hide else {}) | variables
-    inherited = {k: v for k, v in os.environ.items() if k not in nothing}
-    inherited.pop("DJANGO_SETTINGS_MODULE", None)
     return subprocess.run(
         command,
         cwd=cwd,
-        env=inherited | environment,
+        env=inherited() | environment,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def inherited() -> dict[str, str]:
+    """Return the process environment without the variables of this service."""
+    names = {"DJANGO_SETTINGS_MODULE", *(name for name, _ in VARIABLES)}
+    return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def faults(result: subprocess.CompletedProcess[str]) -> list[str]:
@@ -153,6 +159,14 @@ def test_gunicorn_counts_the_connections_that_it_would_need() -> None:
     assert "= 100 - 3 = 97," in fault
 
 
+@pytest.mark.django_db
+def test_seeddemo_is_rejected_in_production() -> None:
+    result = start([*MANAGE, "seeddemo"], GOOD | {"DATABASE_URL": database_url()})
+
+    assert result.returncode == 1
+    assert result.stderr.startswith("CommandError: seeddemo creates accounts with a password")
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -162,6 +176,27 @@ def test_gunicorn_counts_the_connections_that_it_would_need() -> None:
 )
 def test_some_commands_need_no_configuration(command: list[str]) -> None:
     assert start([*MANAGE, *command], {}).returncode == 0
+
+
+@pytest.mark.parametrize("level", ["INFO", "ERROR"])
+def test_every_line_of_a_start_in_production_is_json(level: str, clone: Path) -> None:
+    lines = GOOD | {"WEB_CONCURRENCY": "2", "HOST": "127.0.0.1", "LOG_LEVEL": level}
+    lines["PORT"] = str(free_port())
+    log = clone / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            GUNICORN,
+            cwd=clone, env=inherited() | lines, stdout=output, stderr=output,
+        )  # fmt: skip
+        wait_for(int(lines["PORT"]), log)
+        with urllib.request.urlopen(f"http://127.0.0.1:{lines['PORT']}/health/live") as response:
+            assert response.status == 200
+        process.terminate()
+        assert process.wait(timeout=40) == 0
+
+    assert not (clone / "staticfiles").exists()
+    messages = [json.loads(line)["message"] for line in log.read_text().splitlines()]
+    assert any(message.startswith("Listening at") for message in messages) == (level == "INFO")
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,20 @@ class TestDevelopment:
         assert server["MaintenanceDB"] == given["POSTGRES_DB"]
 
 
+def test_the_manual_makes_secrets_that_only_their_owner_can_read(tmp_path: Path) -> None:
+    manual = (ROOT / "docs" / "operations.md").read_text()
+    script = manual[manual.index("umask 077") : manual.index("sudo chown -R 10001:10001 secrets")]
+
+    subprocess.run(["bash", "-ec", script], cwd=tmp_path, check=True)
+
+    files = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "secrets").iterdir()}
+    assert files == dict.fromkeys(
+        compose("docker-compose.prod.yml", **PRODUCTION)["secrets"], 0o600
+    )
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert "USER 10001:10001" in (ROOT / "Dockerfile").read_text()
+
+
 @needs_redis
 class TestProduction:
     def test_it_migrates_serves_and_prunes_on_a_root_that_is_read_only(

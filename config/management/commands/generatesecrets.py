@@ -1,12 +1,16 @@
+import re
 import secrets
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from config.checks import secret_faults
+from config.dotenv import read_dotenv
+from config.files import read_text, write_private
+from config.values import split_names
 
 NAMES = ("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET")
 
@@ -28,11 +32,14 @@ class Command(BaseCommand):
                 self.stdout.write(f"{name}={secret}")
             return
         path = Path(settings.BASE_DIR, ".env")
-        text = path.read_text() if path.exists() else ""
+        found = read_dotenv(path)
+        if found.faults:
+            raise CommandError("\n".join(found.describe(number) for number in found.faults))
+        text = read_text(path) if path.exists() else ""
         for name, secret in fresh.items():
-            old = value_of(text, name)
+            old = found.values.get(name, "")
             if old and not list(secret_faults(old)):
-                earlier = [old, *filter(None, value_of(text, f"{name}_FALLBACKS").split(","))]
+                earlier = [old, *split_names(found.values.get(f"{name}_FALLBACKS", ""))]
                 text = with_value(text, f"{name}_FALLBACKS", ",".join(earlier))
             text = with_value(text, name, secret)
         write_private(path, text)
@@ -47,25 +54,11 @@ def good_secret() -> str:
             return secret
 
 
-def value_of(text: str, name: str) -> str:
-    """Return what a `.env` says of a variable, without quotes; the last line counts."""
-    values = [line.partition("=")[2] for line in text.splitlines() if line.startswith(f"{name}=")]
-    return values[-1].strip().strip("'\"") if values else ""
-
-
 def with_value(text: str, name: str, value: str) -> str:
     """Set a variable where it stands, or at the end."""
     line = f"{name}={value}"
-    lines = text.splitlines()
-    places = [n for n, existing in enumerate(lines) if existing.startswith(f"{name}=")]
-    for place in places:
-        lines[place] = line
-    return "\n".join(lines if places else [*lines, line]) + "\n"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file whole, readable by its owner only."""
-    new = path.with_name(f"{path.name}.new")
-    new.touch(mode=0o600)
-    new.write_text(text)
-    new.replace(path)
+    pattern = re.compile(rf"^(export )?{name}=.*$", re.MULTILINE)
+    if pattern.search(text):
+        return pattern.sub(rf"\g<1>{line}", text)
+    end = "" if text.endswith("\n") or not text else "\n"
+    return f"{text}{end}{line}\n"

@@ -1,8 +1,9 @@
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.hashers import make_password
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from tqdm import tqdm
 
@@ -74,7 +75,8 @@ TABLES = {"sessions": SESSIONS, "events": EVENTS, "products": PRODUCTS}
 class Command(BaseCommand):
     help = (
         "Add users, sessions, events and products to look at. The users are demo1, demo2, …; their "
-        f'password is "{PASSWORD}". Run it as often as you like: users are kept, the rest is added.'
+        f'password is "{PASSWORD}". Each run keeps the users and adds the rest. '
+        "Without DEBUG it needs --force, because anyone can sign in with that password."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -82,8 +84,14 @@ class Command(BaseCommand):
         parser.add_argument("--sessions", type=int, default=100, help="how many (default 100)")
         parser.add_argument("--events", type=int, default=2000, help="how many (default 2000)")
         parser.add_argument("--products", type=int, default=500, help="how many (default 500)")
+        parser.add_argument("--force", action="store_true", help="run without DEBUG too")
 
-    def handle(self, *args: Any, users: int, **options: Any) -> None:
+    def handle(self, *args: Any, users: int, force: bool, **options: Any) -> None:
+        if not (settings.DEBUG or force):
+            raise CommandError(
+                "seeddemo creates accounts with a password that everyone can read, so it needs "
+                "DEBUG or --force."
+            )
         # One hash for all: at cost 14 each would take a second.
         password = make_password(PASSWORD)
         self.insert("users", USERS, users, password=password)

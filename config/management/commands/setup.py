@@ -9,7 +9,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from config.checks import exit_on_faults
-from config.management.commands.generatesecrets import NAMES, good_secret, write_private
+from config.files import write_private
+from config.management.commands.generatesecrets import NAMES, good_secret
 
 ENV = """\
 # Written by `make run`, for this machine; .env.example describes every variable.
