@@ -18,6 +18,7 @@ RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.txt \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin latchkey
 COPY manage.py gunicorn.conf.py ./
+COPY api api
 COPY config config
 COPY accounts accounts
 COPY catalog catalog

@@ -1,50 +1,14 @@
-import re
 import unicodedata
 from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
+from api.fields import IdField, LineField, StrictIntegerField, StringField
 from catalog.models import LARGEST_AMOUNT, Product
 
 SHORTEST_WORD = 3
 ORDERINGS = ("-created_at", "created_at", "-title", "title", "-amount", "amount")
-
-
-class TextField(serializers.CharField):
-    """A JSON string; nothing is coerced into one."""
-
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return super().to_internal_value(data)
-
-
-class TitleField(TextField):
-    """A string in Unicode's NFKC before it is measured."""
-
-    def to_internal_value(self, data: Any) -> str:
-        return super().to_internal_value(
-            unicodedata.normalize("NFKC", data) if isinstance(data, str) else data
-        )
-
-
-class AmountField(serializers.IntegerField):
-    """A JSON number; a string or a boolean is not coerced into one."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if isinstance(data, str | bool):
-            self.fail("invalid")
-        return super().to_internal_value(data)
-
-
-class IdField(serializers.IntegerField):
-    """Plain digits in a query string; `int` alone takes "+1", "1_0" and other scripts' digits."""
-
-    def to_internal_value(self, data: Any) -> int:
-        if not re.fullmatch(r"[0-9]{1,19}", data):
-            self.fail("invalid")
-        return super().to_internal_value(data)
 
 
 @extend_schema_serializer(
@@ -60,11 +24,11 @@ class ProductSerializer(serializers.Serializer[Product]):
     """A plain serializer: one of a model looks at the model with each request."""
 
     id = serializers.IntegerField(read_only=True)
-    title = TitleField(max_length=200)
-    description = TextField(
+    title = LineField(max_length=200)
+    description = StringField(
         max_length=10_000, allow_blank=True, required=False, trim_whitespace=False
     )
-    amount = AmountField(min_value=0, max_value=LARGEST_AMOUNT)
+    amount = StrictIntegerField(min_value=0, max_value=LARGEST_AMOUNT)
     owner = serializers.IntegerField(source="owner_id", read_only=True)
     created_at = serializers.DateTimeField(read_only=True)
     updated_at = serializers.DateTimeField(read_only=True)
@@ -97,7 +61,7 @@ NO_FILTERS: dict[str, Any] = {"search": [], "ordering": ORDERINGS[0]}
 class ProductFilterSerializer(serializers.Serializer[Product]):
     """The filters and the order of the list, from the query string."""
 
-    search = serializers.CharField(
+    search = StringField(
         max_length=200,
         allow_blank=True,
         default="",
