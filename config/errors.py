@@ -7,6 +7,7 @@ name a library, a path or a value.
 """
 
 import http
+import itertools
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,7 +36,7 @@ DETAILS = {
     "not_found": "There is nothing here.",
     "method_not_allowed": "This method is not allowed here; the Allow header says which are.",
     "length_required": "The request needs a Content-Length.",
-    "payload_too_large": "The body is larger than 1 MiB.",
+    "payload_too_large": "The body is larger than 1 MiB, or a form larger than 192 KiB.",
     "unsupported_media_type": "The body must be application/json in UTF-8.",
     "rate_limited": "Too many requests; the Retry-After header says how many seconds to wait.",
     "server_error": "Something went wrong on our side; the request id helps to find out what.",
@@ -54,6 +55,7 @@ CODES = {
     500: "server_error",
     503: "service_unavailable",
 }
+MAXIMUM_ERRORS = 20  # entries of `errors`, however many faults a request has
 # PostgreSQL away, out of connections, too slow, or (InternalError) not taking writes.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
@@ -114,7 +116,7 @@ def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponse
 
 
 def validation_problem(request: HttpRequest, error: exceptions.ValidationError) -> HttpResponse:
-    errors = list(field_errors(error.get_full_details()))
+    errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
     detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
     return problem(request, 400, code="validation_error", detail=detail, errors=errors)

@@ -167,6 +167,17 @@ class TestQueries:
 
         assert_is_problem(response, 400, "parse_error")
 
+    def test_at_most_20_faults_are_told(self, client: APIClient, db: None) -> None:
+        query = "&".join(f"a{n}=%00" for n in range(30))
+        body = "{" + ",".join(f'"a{n}":"\\u0000"' for n in range(30)) + "}"
+
+        for response in (
+            client.get(f"{API}/product", QUERY_STRING=query),
+            client.generic("POST", LOGIN, body, "application/json"),
+        ):
+            assert_is_problem(response, 400, "validation_error")
+            assert [e["field"] for e in response.json()["errors"]] == [f"a{n}" for n in range(20)]
+
 
 class TestRoutes:
     @pytest.mark.parametrize(
