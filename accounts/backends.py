@@ -15,7 +15,7 @@ from django.utils import timezone
 from prometheus_client import Counter
 from rest_framework.exceptions import Throttled
 
-from accounts.models import Event, User, normalize
+from accounts.models import Event, User
 from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, refuse_when_full
 
 LOGINS = Counter(
@@ -37,12 +37,12 @@ class LoginFailures:
     The count of failed logins for one account, whether there is one or not.
 
     An address from which the user has had a session lately counts by itself, so that a stranger's
-    failures never shut the user out there.
+    failures never shut the user out there. `identity` is in lower case, as `identify` returns it.
     """
 
     def __init__(self, user: User | None, identity: str, address: str) -> None:
         self.user = user
-        account = f"user:{user.pk}" if user else f"name:{normalize(identity).lower()}"
+        account = f"user:{user.pk}" if user else f"name:{identity}"
         network = ipaddress.ip_network(f"{address}/{64 if ':' in address else 32}", strict=False)
         is_known = (
             user is not None
@@ -108,9 +108,9 @@ class IdentityBackend(ModelBackend):
         if not username or not password or len(password) > MAXIMUM_LENGTH:
             return None
         refuse_when_full()
-        user = User.objects.with_identity(username)
+        identity, user = User.objects.identify(username)
         address = request.META.get("REMOTE_ADDR", "0.0.0.0") if request else "0.0.0.0"  # noqa: S104
-        failures = LoginFailures(user, username, address)
+        failures = LoginFailures(user, identity, address)
         failures.count()
         try:
             is_right = (user or unknown_user()).check_password(password)

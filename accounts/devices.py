@@ -3,10 +3,12 @@
 import ua_parser
 
 UNKNOWN = "Unknown device"
+LONGEST_USER_AGENT = 512  # a stranger's header, which may have 8 kB, is parsed for every event
 
 
 def device_name(user_agent: str) -> str:
     """Return something like "Firefox on Linux", or a tool's own name, or "Unknown device"."""
+    user_agent = user_agent[:LONGEST_USER_AGENT]
     result = ua_parser.parse(user_agent)
     browser = result.user_agent.family if result.user_agent else ""
     system = result.os.family if result.os else ""

@@ -1,4 +1,3 @@
-import unicodedata
 from typing import Any
 
 from django.contrib.auth import authenticate
@@ -12,9 +11,13 @@ from drf_spectacular.utils import (
 )
 from rest_framework import serializers
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
+from rest_framework.fields import get_error_detail
 
-from accounts.models import Event, Session, User, username_validator
+from accounts.identities import LONGEST_EMAIL, canonical_email, username_validator
+from accounts.models import Event, Session, User
 from accounts.passwords import MAXIMUM_LENGTH
+from accounts.tokens import LONGEST_TOKEN
+from api.fields import LineField, StringField
 
 
 class PasswordChangeRequired(PermissionDenied):
@@ -27,48 +30,44 @@ TAKEN = {
 }
 
 
-class TextField(serializers.CharField):
-    """A JSON string (nothing is coerced into one), in Unicode's NFKC before it is measured."""
+class EmailField(StringField, serializers.EmailField):
+    """An e-mail address in its canonical form."""
 
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return super().to_internal_value(unicodedata.normalize("NFKC", data))
-
-
-class EmailField(TextField, serializers.EmailField):
-    pass
+    def normalize(self, text: str) -> str:
+        text = super().normalize(text)
+        return canonical_email(text) if text.strip() else text
 
 
 @extend_schema_field(
     {"type": "string", "format": "password", "minLength": 1, "maxLength": MAXIMUM_LENGTH}
 )
-class PasswordField(serializers.CharField):
+class PasswordField(StringField):
     """A password as typed; its length is checked before anything is hashed."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs |= {"write_only": True, "trim_whitespace": False, "max_length": MAXIMUM_LENGTH}
         super().__init__(**kwargs)
 
-    def to_internal_value(self, data: Any) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        return super().to_internal_value(data)
-
 
 @extend_schema_field(
     {"type": "string", "format": "password", "minLength": 8, "maxLength": MAXIMUM_LENGTH}
 )
 class NewPasswordField(PasswordField):
-    pass
+    """A password that keeps the rules which do not depend on its user."""
+
+    def run_validators(self, value: Any) -> None:
+        try:
+            validate_password(value)
+        except ValidationError as error:
+            raise serializers.ValidationError(get_error_detail(error)) from error
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
     """A user as the users themselves see it."""
 
-    username = TextField(min_length=3, max_length=50, validators=[username_validator])
-    email = EmailField(max_length=254)
-    names = TextField(max_length=150, allow_blank=True, required=False)
+    username = StringField(min_length=3, max_length=50, validators=[username_validator])
+    email = EmailField(max_length=LONGEST_EMAIL)
+    names = LineField(max_length=150, allow_blank=True, required=False)
 
     class Meta:
         model = User
@@ -86,12 +85,14 @@ class UserSerializer(serializers.ModelSerializer[User]):
         }
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Say which of the names are taken; `save` says it again for who comes second in a race."""
+        """Report identities that are taken; `save` reports those taken since, in a race."""
         taken = {}
         for field, message in TAKEN.values():
             user = User.objects.with_identity(attrs[field]) if field in attrs else None
             if user and user != self.instance:
                 taken[field] = [serializers.ErrorDetail(message, code="unique")]
+                if self.instance:  # An update tells about one address or name at a time.
+                    break
         if taken:
             raise serializers.ValidationError(taken)
         return attrs
@@ -110,7 +111,7 @@ class ProfileSerializer(UserSerializer):
 
     PRIVATE = ("email", "date_joined")
 
-    email = EmailField(max_length=254, required=False)
+    email = EmailField(max_length=LONGEST_EMAIL, required=False)
     date_joined = serializers.DateTimeField(required=False)
 
     def to_representation(self, instance: User) -> dict[str, Any]:
@@ -142,11 +143,11 @@ class RegistrationSerializer(UserSerializer):
     class Meta(UserSerializer.Meta):
         fields = [*UserSerializer.Meta.fields, "password"]
 
-    def validate_password(self, password: str) -> str:
-        given = {name: self.initial_data.get(name) for name in ("username", "email", "names")}
-        user = User(**{name: text for name, text in given.items() if isinstance(text, str)})
-        validate_password(password, user)
-        return password
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        attrs = super().validate(attrs)
+        user = User(**{name: text for name, text in attrs.items() if name != "password"})
+        validate_new_password(attrs["password"], user, field="password")
+        return attrs
 
     def create(self, validated_data: dict[str, Any]) -> User:
         return User.objects.create_user(**validated_data)
@@ -160,7 +161,9 @@ class RegistrationSerializer(UserSerializer):
     ]
 )
 class LoginSerializer(serializers.Serializer[User]):
-    identity = TextField(max_length=254, help_text="Username or e-mail address, in any case.")
+    identity = StringField(
+        max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
+    )
     password = PasswordField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -177,8 +180,10 @@ class LoginSerializer(serializers.Serializer[User]):
 class PasswordChangeSerializer(serializers.Serializer[User]):
     """The caller's new password; or, where there is no caller, that of the user who is named."""
 
-    identity = TextField(
-        max_length=254, required=False, help_text="Whose password, where there is no token."
+    identity = StringField(
+        max_length=LONGEST_EMAIL,
+        required=False,
+        help_text="Whose password, where there is no token.",
     )
     current_password = PasswordField()
     new_password = NewPasswordField()
@@ -200,16 +205,17 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
         return {"user": user, "password": attrs["new_password"]}
 
 
-def validate_new_password(password: str, user: User) -> None:
+def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:
+    """Check a password against its user's attributes, which are validated ones."""
     try:
         validate_password(password, user)
     except ValidationError as error:
-        details = serializers.as_serializer_error(error)["non_field_errors"]
-        raise serializers.ValidationError({"new_password": details}) from error
+        raise serializers.ValidationError({field: get_error_detail(error)}) from error
 
 
 class RefreshSerializer(serializers.Serializer[Session]):
-    refresh_token = serializers.CharField(trim_whitespace=False)
+    # A string that is somewhat too long for a token is an invalid token, so a 401.
+    refresh_token = StringField(max_length=4 * LONGEST_TOKEN, trim_whitespace=False)
 
 
 class TokenPairSerializer(serializers.Serializer[Session]):

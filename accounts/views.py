@@ -106,7 +106,10 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         return Response({"revoked": own_sessions(request).end(Session.Reason.LOGOUT_ALL)})
 
     @extend_schema(
-        operation_id="auth_password", request=PasswordChangeSerializer, responses={204: None}
+        operation_id="auth_password",
+        request=PasswordChangeSerializer,
+        responses={204: None},
+        auth=[{"bearer": []}, {}],  # type: ignore[list-item]  # its annotation lacks the form
     )
     @action(["POST"], False, permission_classes=[IsAuthenticatedOrNamesIdentity])
     def password(self, request: Request) -> Response:

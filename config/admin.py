@@ -1,6 +1,7 @@
 import functools
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.core.exceptions import ValidationError
@@ -15,6 +16,13 @@ from config.dashboard import dashboard
 
 
 class SignInForm(AdminAuthenticationForm):
+    # Django's own field applies NFKC, so that addresses which nobody registered would sign in.
+    username = forms.CharField(max_length=254, widget=forms.TextInput(attrs={"autofocus": True}))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"].widget.attrs["maxlength"] = 254  # Django sets that of a username.
+
     def confirm_login_allowed(self, user: Any) -> None:
         super().confirm_login_allowed(user)
         if user.must_change_password:

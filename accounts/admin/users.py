@@ -30,11 +30,13 @@ class NewUserForm(AdminUserCreationForm):
     class Meta(AdminUserCreationForm.Meta):
         model = User
         fields = ("username", "email", "names")
+        field_classes = {}  # Django's UsernameField would turn another username into a valid one.
 
 
 class UserForm(UserChangeForm):
     class Meta(UserChangeForm.Meta):
         model = User
+        field_classes = {}
 
 
 @admin.register(User)

@@ -1,6 +1,6 @@
 from accounts.models.events import Event
 from accounts.models.sessions import Session, SessionError, SessionQuerySet
-from accounts.models.users import StaleLoginError, User, normalize, username_validator
+from accounts.models.users import StaleLoginError, User
 
 __all__ = [
     "Event",
@@ -9,6 +9,4 @@ __all__ = [
     "SessionQuerySet",
     "StaleLoginError",
     "User",
-    "normalize",
-    "username_validator",
 ]

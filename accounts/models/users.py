@@ -1,6 +1,5 @@
 """Users, and every change of their state."""
 
-import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -8,13 +7,23 @@ from typing import Any
 from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.postgres.indexes import GinIndex, OpClass
-from django.core.validators import MinLengthValidator, RegexValidator
-from django.db import models, transaction
+from django.core.validators import MinLengthValidator
+from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.db.models.functions import Lower, Now, Upper
 from django.utils import timezone
 
+from accounts.identities import (
+    LONGEST_EMAIL,
+    STORED_EMAIL,
+    STORED_USERNAME,
+    EmailAddressField,
+    lookup_form,
+    username_validator,
+)
 from accounts.models.events import Event
-from accounts.models.sessions import Session
+from accounts.models.sessions import Session, field_names, owner_columns
+from accounts.passwords import MAXIMUM_LENGTH
+from api.text import LineField
 
 # What an event says has changed, by its name; never to what.
 RECORDED = frozenset(
@@ -26,50 +35,63 @@ class StaleLoginError(Exception):
     """The user was deactivated, deleted or given another password while this one was verified."""
 
 
-def normalize(text: str) -> str:
-    """Return the one form (Unicode NFKC, trimmed) of what may be written in several."""
-    return unicodedata.normalize("NFKC", text).strip()
-
-
-username_validator = RegexValidator(
-    r"^[A-Za-z0-9_.-]+\Z", "Only ASCII letters, digits, '_', '.' and '-' are allowed."
-)
-
-
 class UserManager(BaseUserManager["User"]):
     def with_identity(self, identity: str) -> "User | None":
-        """Return the user with this username or e-mail address, in any letter case and form."""
-        name = normalize(identity).lower()
-        field = "email" if "@" in name else "username"
-        return self.alias(identity=Lower(field)).filter(identity=name).first()
+        """Return the user with this username or e-mail address, in any letter case."""
+        return self.identify(identity)[1]
+
+    def identify(self, identity: str) -> tuple[str, "User | None"]:
+        """
+        Return an identity in lower case, and the user that it names, if any.
+
+        It is one statement, and the same one whether or not there is such a user.
+        """
+        form = lookup_form(identity)
+        field = "email" if "@" in form else "username"
+        statement = IDENTIFY.format(columns=owner_columns(self.model), field=field)
+        with connection.cursor() as cursor:
+            cursor.execute(statement, [form])
+            folded, is_known, *row = cursor.fetchone()
+        if not is_known:
+            return folded, None
+        return folded, self.model.from_db(DEFAULT_DB_ALIAS, field_names(self.model), row)
 
     def create_user(self, username: str, email: str, password: str, **fields: Any) -> "User":
         """
-        Create a user; raises IntegrityError where the username or the address is taken.
+        Create a user; raises ValidationError, or IntegrityError where an identity is taken.
 
-        What the fields may hold is for a form or a serializer to say first.
+        The password's rules are for a form or a serializer to check first.
         """
         user = self.model(username=username, email=email, **fields)
+        user.clean_fields(exclude=["password"])
         user.set_password(password)
         user.save(using=self._db)
         return user
 
     def create_superuser(self, username: str, email: str, password: str, **fields: Any) -> "User":
-        """Create a user who may do everything; raises ValidationError where the fields don't."""
+        """Create a user who may do everything; raises ValidationError."""
         user = self.model(username=username, email=email, **fields)
         user.is_staff = user.is_superuser = True
+        user.full_clean(exclude=["password"])
         user.set_password(password)
-        user.full_clean()
         user.save(using=self._db)
         return user
+
+
+# The ORM has no join from a value. Both sides are lower-cased by the database.
+IDENTIFY = """
+    SELECT identity.folded, owner.id IS NOT NULL, {columns}
+      FROM (SELECT lower(%s::text) AS folded) AS identity
+      LEFT JOIN accounts_user AS owner ON lower(owner.{field}) = identity.folded
+"""
 
 
 class User(AbstractBaseUser, PermissionsMixin):
     username = models.CharField(
         max_length=50, validators=[MinLengthValidator(3), username_validator]
     )
-    email = models.EmailField()
-    names = models.CharField(max_length=150, blank=True, default="")
+    email = EmailAddressField(max_length=LONGEST_EMAIL)
+    names = LineField(max_length=150, blank=True, default="")
     is_staff = models.BooleanField("staff", default=False)
     is_active = models.BooleanField("active", default=True)
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
@@ -107,16 +129,20 @@ class User(AbstractBaseUser, PermissionsMixin):
                 violation_error_code="unique",
                 violation_error_message="A user with this e-mail address already exists.",
             ),
+            models.CheckConstraint(
+                condition=models.Q(username__regex=STORED_USERNAME),
+                name="accounts_user_username_ascii",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(email__regex=STORED_EMAIL), name="accounts_user_email_ascii"
+            ),
         ]
 
     def __str__(self) -> str:
         return self.username
 
-    def full_clean(self, *args: Any, **kwargs: Any) -> None:
-        """Normalise before anything is validated: NFKC may lengthen a text beyond its column."""
-        for field in ("username", "email", "names"):
-            setattr(self, field, normalize(getattr(self, field) or ""))
-        super().full_clean(*args, **kwargs)
+    def clean(self) -> None:
+        """Keep the username as it is: Django's NFKC would make another one of it."""
 
     def save(self, *args: Any, keep: Session | None = None, **kwargs: Any) -> None:
         """
@@ -165,6 +191,8 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def check_password(self, raw_password: str | None) -> bool:
         """Check a password; a hash that is upgraded doesn't undo a change made meanwhile."""
+        if raw_password is None or len(raw_password) > MAXIMUM_LENGTH:
+            return False
 
         def upgrade(raw_password: str) -> None:
             upgraded = make_password(raw_password)

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import connection
 from rest_framework.test import APIClient
 
+from accounts.devices import device_name
 from accounts.models import Session, User
 from conftest import API, PASSWORD, SignIn
 
@@ -16,9 +17,11 @@ def login(client: APIClient, identity: Any, password: Any = PASSWORD, **extra: A
 
 
 @pytest.mark.parametrize(
-    "identity", ["alice", "ALICE", " alice ", "ａｌｉｃｅ", "Alice@Example.COM"]
+    "identity", ["alice", "ALICE", " alice ", "Alice@Example.COM", "alice@ｅxample.com"]
 )
-def test_any_form_of_the_identity_signs_in(client: APIClient, user: User, identity: str) -> None:
+def test_any_letter_case_of_the_identity_signs_in(
+    client: APIClient, user: User, identity: str
+) -> None:
     response = login(client, identity)
 
     assert response.status_code == 200
@@ -78,6 +81,13 @@ def test_devices_have_short_names(client: APIClient, user: User, agent: str, dev
     login(client, "alice", HTTP_USER_AGENT=agent)
 
     assert user.sessions.get().device == device
+
+
+def test_a_device_is_named_by_the_first_512_characters() -> None:
+    agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+    assert device_name(" " * 400 + agent) == "Firefox on Linux"
+    assert device_name(" " * 512 + agent) == "Unknown device"
 
 
 def test_refusals_are_alike(client: APIClient, user: User, stranger: User) -> None:

@@ -56,7 +56,8 @@ class TestChange:
         ("new", "code"),
         [
             ("short", "password_too_short"),
-            ("x" * 129, "max_length"),
+            ("x" * 129, "password_too_long"),
+            ("x" * 513, "max_length"),
             ("password123", "password_too_common"),
             ("7301948265", "password_entirely_numeric"),
             ("alice@example", "password_too_similar"),

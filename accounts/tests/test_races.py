@@ -103,7 +103,7 @@ def test_a_name_that_was_taken_just_now_is_told_by_its_field(
     user: User, stranger: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = sign_in(stranger)
-    monkeypatch.setattr(UserManager, "with_identity", lambda self, identity: None)
+    monkeypatch.setattr(UserManager, "identify", lambda self, identity: (identity, None))
     body = {"username": "bob", "email": "ALICE@example.com", "password": PASSWORD}
 
     registered = APIClient().post(f"{API}/users", body)
