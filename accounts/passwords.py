@@ -8,6 +8,7 @@ priority, few requests wait for one, briefly, and the others are told to come ag
 
 import functools
 import os
+import re
 import sys
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,7 +21,10 @@ from django.core.exceptions import ValidationError
 from prometheus_client import Gauge
 from rest_framework.exceptions import APIException
 
+from api.text import is_invisible
+
 MAXIMUM_LENGTH = 128
+CONTEXT_WORD_LENGTH = 4
 LONGEST_WAIT = 2.0
 FREE_THREADS = 3
 NICENESS = 10
@@ -100,7 +104,7 @@ def lower_priority() -> None:
 
 
 class MaximumLengthValidator:
-    """Refuse what is too long to be a password, before anything hashes it."""
+    """Reject what is too long to be a password, before anything hashes it."""
 
     def validate(self, password: str, user: object = None) -> None:
         if len(password) > MAXIMUM_LENGTH:
@@ -109,3 +113,43 @@ class MaximumLengthValidator:
 
     def get_help_text(self) -> str:
         return f"Your password may have at most {MAXIMUM_LENGTH} characters."
+
+
+class VisiblePasswordValidator:
+    """Reject a password of nothing but whitespace and invisible characters."""
+
+    def validate(self, password: str, user: object = None) -> None:
+        if len(password) <= MAXIMUM_LENGTH and all(map(is_invisible, password)):
+            message = "This password contains no visible character."
+            raise ValidationError(message, code="password_blank")
+
+    def get_help_text(self) -> str:
+        return "Your password must contain a visible character."
+
+
+class ContextWordsValidator:
+    """Reject a password that contains a word which an attacker of this user tries (ASVS 6.2.11)."""
+
+    def __init__(self, service_name: str) -> None:
+        self.service_name = service_name
+
+    def validate(self, password: str, user: Any = None) -> None:
+        if len(password) > MAXIMUM_LENGTH:
+            return
+        password = password.casefold()
+        if any(word.casefold() in password for word in self.words(user)):
+            message = "This password contains the name of the service, or a name of yours."
+            raise ValidationError(message, code="password_too_similar")
+
+    def words(self, user: Any) -> list[str]:
+        """List what identifies the service and the user; `names` also without its punctuation."""
+        words = [self.service_name]
+        if user is not None:
+            # A form's user has None for a username that is taken.
+            username, email, names = user.username or "", user.email or "", user.names or ""
+            words += [username, email.partition("@")[0]]
+            words += [*names.split(), *re.findall(r"\w+", names)]
+        return [word for word in words if len(word) >= CONTEXT_WORD_LENGTH]
+
+    def get_help_text(self) -> str:
+        return "Your password must not contain the name of the service, or a name of yours."

@@ -1,5 +1,6 @@
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import authenticate
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
@@ -83,6 +84,13 @@ class UserSerializer(serializers.ModelSerializer[User]):
             "names": user.names,
             "date_joined": user.date_joined,
         }
+
+    def validate_username(self, username: str) -> str:
+        """Reserve names that look official; only staff give them, in the console."""
+        is_new = self.instance is None or username != self.instance.username
+        if is_new and username.lower() in settings.RESERVED_USERNAMES:
+            raise serializers.ValidationError("This username is reserved.", code="reserved")
+        return username
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Report identities that are taken; `save` reports those taken since, in a race."""

@@ -31,6 +31,7 @@ SECRETS = {
 # Without one config.E002 lets nothing serve, but `collectstatic` and `setup` import the apps.
 SECRET_KEY = SECRETS["SECRET"][0] or secrets.token_urlsafe(32)
 SECRET_KEY_FALLBACKS = SECRETS["SECRET"][1:]
+SERVICE_NAME = "latchkey"
 VERSION = env.text("LATCHKEY_VERSION", __version__)
 REVISION = env.text("LATCHKEY_REVISION")
 
@@ -213,9 +214,19 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "accounts.passwords.MaximumLengthValidator"},
+    {"NAME": "accounts.passwords.VisiblePasswordValidator"},
+    {
+        "NAME": "accounts.passwords.ContextWordsValidator",
+        "OPTIONS": {"service_name": SERVICE_NAME},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
-    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
+# Usernames that look official, in lower case: nobody chooses them; staff may give them.
+RESERVED_USERNAMES = frozenset(
+    {SERVICE_NAME, "abuse", "admin", "administrator", "api", "help", "hostmaster", "info", "mail"}
+    | {"moderator", "noreply", "no-reply", "official", "operator", "postmaster", "root", "security"}
+    | {"staff", "superuser", "support", "sysadmin", "system", "team", "webmaster", "www"}
+)
 ACCESS_TOKEN_LIFETIME = timedelta(
     minutes=env.integer("ACCESS_TOKEN_MINUTES", 15, low=1, high=1440),
 )

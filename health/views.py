@@ -34,7 +34,7 @@ class HealthView(View):
         return JsonResponse(
             {
                 "status": "ok",
-                "service": "latchkey",
+                "service": settings.SERVICE_NAME,
                 "version": settings.VERSION,
                 **({"revision": settings.REVISION} if settings.REVISION else {}),
                 "timestamp": timezone.now(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.contrib.auth.password_validation import validate_password
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.core.validators import MinLengthValidator
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
@@ -73,6 +74,7 @@ class UserManager(BaseUserManager["User"]):
         user = self.model(username=username, email=email, **fields)
         user.is_staff = user.is_superuser = True
         user.full_clean(exclude=["password"])
+        validate_password(password, user)
         user.set_password(password)
         user.save(using=self._db)
         return user

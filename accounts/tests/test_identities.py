@@ -302,6 +302,37 @@ class TestSignIn:
         assert statuses == [401, 401, 429]
 
 
+class TestSuperuser:
+    @pytest.mark.parametrize(
+        ("password", "text"),
+        [
+            ("short", "too short"),
+            ("x" * 129, "too long"),
+            ("password123", "too common"),
+            ("my latchkey is lost", "name of the service"),
+            ("Archer is at home", "name of yours"),
+            ("\u3000" * 8, "no visible character"),
+        ],
+    )
+    def test_its_password_keeps_the_rules(
+        self, db: None, monkeypatch: pytest.MonkeyPatch, password: str, text: str
+    ) -> None:
+        monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", password)
+
+        with pytest.raises(CommandError, match=text):
+            call_command(
+                "createsuperuser", interactive=False, username="archer", email="a@example.com"
+            )
+
+        assert not User.objects.exists()
+
+    def test_staff_may_give_a_reserved_name(self, console: Client) -> None:
+        form = console_form(username="support")
+
+        assert console.post("/admin/accounts/user/add/", form).status_code == 302
+        User.objects.create_superuser("root", "root@example.com", PASSWORD)
+
+
 class TestMigration:
     @pytest.fixture
     def before(self, make_user: Callable[..., User]) -> User:

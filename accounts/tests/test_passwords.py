@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.hashers import get_hasher
 from django.contrib.auth.password_validation import password_validators_help_texts
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
+from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -59,8 +60,11 @@ class TestChange:
             ("x" * 129, "password_too_long"),
             ("x" * 513, "max_length"),
             ("password123", "password_too_common"),
-            ("7301948265", "password_entirely_numeric"),
             ("alice@example", "password_too_similar"),
+            ("a door with a LATCHKEY", "password_too_similar"),
+            ("where is Alice today", "password_too_similar"),
+            (" " * 8, "password_blank"),
+            ("\u200b\u2060\u00a0\u3164\ufe0f\u2800\u00ad\t", "password_blank"),
             (12345678, "invalid"),
             ("", "blank"),
             (None, "null"),
@@ -76,6 +80,63 @@ class TestChange:
         assert {e["field"] for e in response.json()["errors"]} == {"new_password"}
         user.refresh_from_db()
         assert user.check_password(PASSWORD)
+
+    @pytest.mark.parametrize(
+        "weak",
+        ["x" * 129, "a door with a LATCHKEY", "where is Alice today", "miss liddell", " " * 9],
+    )
+    def test_the_rules_hold_in_the_console_and_in_commands(
+        self, make_user: Any, monkeypatch: pytest.MonkeyPatch, weak: str
+    ) -> None:
+        user = make_user("alice", names="Alice Pleasance-Liddell", is_staff=True)
+        boss = make_user("boss", is_staff=True, is_superuser=True)
+        own, console = Client(), Client()
+        own.force_login(user)
+        console.force_login(boss)
+        both = {"usable_password": "true", "password1": weak, "password2": weak}
+        new = {"username": "alice.l", "email": "al@example.com", "names": "Alice Liddell"}
+        changed = {"old_password": PASSWORD, "new_password1": weak, "new_password2": weak}
+        monkeypatch.setattr("getpass.getpass", lambda prompt: weak)
+
+        for response in (
+            console.post(f"/admin/accounts/user/{user.pk}/password/", both),
+            console.post("/admin/accounts/user/add/", both | new),
+            own.post("/admin/password_change/", changed),
+        ):
+            assert response.status_code == 200
+        with pytest.raises(CommandError, match="Aborting password change"):
+            call_command("changepassword", "alice")
+
+        user.refresh_from_db()
+        assert user.check_password(PASSWORD)
+        assert User.objects.count() == 2
+
+    def test_digits_alone_are_a_password(self, user: User, sign_in: SignIn) -> None:
+        assert change(sign_in(user), new="7301948265").status_code == 204
+
+    def test_the_general_rules_come_before_the_current_password(
+        self, client: APIClient, user: User
+    ) -> None:
+        body = {"identity": "alice", "current_password": "wrong", "new_password": "short"}
+
+        response = client.post(f"{API}/auth/password", body)
+
+        assert response.status_code == 400
+        assert [e["field"] for e in response.json()["errors"]] == ["new_password"]
+        assert "password_too_short" in {e["code"] for e in response.json()["errors"]}
+
+    def test_an_overlong_password_is_not_hashed(
+        self, make_user: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user = make_user("alice", is_staff=True)
+        browser = Client()
+        browser.force_login(user)
+        monkeypatch.setattr("accounts.models.users.check_password", None)
+        form = {"old_password": "x" * 129, "new_password1": NEW, "new_password2": NEW}
+
+        assert browser.post("/admin/password_change/", form).status_code == 200
+        assert not user.check_password("x" * 129)
+        assert not user.check_password(None)
 
     def test_passwords_are_never_trimmed(self, user: User, sign_in: SignIn) -> None:
         device = sign_in(user)

@@ -67,6 +67,8 @@ class TestRegistration:
             ({"username": "bøb"}, "username", "invalid"),
             ({"username": "ｂｏｂ"}, "username", "invalid"),
             ({"username": "bob" * 67}, "username", "max_length"),
+            ({"username": "Support"}, "username", "reserved"),
+            ({"username": "latchkey"}, "username", "reserved"),
             ({"username": 12345}, "username", "invalid"),
             ({"username": ""}, "username", "blank"),
             ({"email": "nobody"}, "email", "invalid"),
@@ -193,6 +195,20 @@ class TestUpdate:
         assert errors(device.patch(url, taken | {"username": "alice"})) == {"email": "unique"}
         user.refresh_from_db()
         assert (user.username, user.email) == ("alice", "alice@example.com")
+
+    def test_a_reserved_username_is_rejected_and_one_given_by_staff_is_kept(
+        self, user: User, make_user: Any, sign_in: SignIn
+    ) -> None:
+        staff_made = make_user("support")
+        device, staff_made_device = sign_in(user), sign_in(staff_made)
+
+        response = device.patch(f"{API}/users/{user.pk}", {"username": "Administrator"})
+        unchanged = staff_made_device.patch(
+            f"{API}/users/{staff_made.pk}", {"username": "support", "names": "Desk"}
+        )
+
+        assert errors(response) == {"username": "reserved"}
+        assert unchanged.status_code == 200
 
     @pytest.mark.parametrize("email", ["ａlice@example.com", "alice@exam\u200bple.com", "x"])
     def test_an_invalid_address_is_rejected(self, user: User, sign_in: SignIn, email: str) -> None:
