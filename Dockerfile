@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # docker build --build-arg VERSION=1.2.0 --build-arg REVISION=$(git rev-parse HEAD) -t latchkey:1.2.0 .
 FROM python:3.13-slim AS wheels
 WORKDIR /wheels
@@ -31,6 +30,6 @@ ENV LATCHKEY_VERSION=$VERSION LATCHKEY_REVISION=$REVISION
 LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 USER 10001:10001
 EXPOSE 3000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --start-interval=1s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ.get(\"PORT\") or 3000}/health/live', timeout=2)"]
 CMD ["gunicorn"]

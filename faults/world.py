@@ -206,7 +206,7 @@ def proxy(directory: Path, *instances: Server) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        assert process.wait(timeout=20) == 0, log.read_text()
 
 
 def workers(server: Server) -> list[psutil.Process]:

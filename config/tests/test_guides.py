@@ -33,7 +33,8 @@ def run(blocks: list[str], server: Server) -> list[str]:
     """Run blocks of commands in one shell; return what each printed."""
     script = f"\necho; echo '{MARK}'\n".join(blocks)
     script = script.replace("http://localhost:3000", f"http://127.0.0.1:{server.port}")
-    shell = subprocess.run(["bash", "-e"], input=script, capture_output=True, text=True)
+    command = ["bash", "-eo", "pipefail"]
+    shell = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
     assert shell.returncode == 0, shell.stderr
     return shell.stdout.split(MARK)
 

