@@ -57,7 +57,10 @@ class LoginFailures:
     def count(self) -> None:
         """Count an attempt, before the password is looked at; raise where it is one too many."""
         quota, window = settings.LOGIN_FAILURE_LIMIT
-        until: float = cache.get_or_set(self.key, time.time() + window, window) or 0
+        until = cache.get_or_set(self.key, time.time() + window, window)
+        if not isinstance(until, float):  # Not written by this service.
+            until = time.time() + window
+            cache.set(self.key, until, window)
         self.counter = f"{self.key}:{until}"
         # It outlives the window that it is named after, so that it can't expire in between.
         cache.add(self.counter, 0, window + 60)

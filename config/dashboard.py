@@ -1,14 +1,15 @@
 """
 The numbers and plots of the console's first page.
 
-Each is a count over an index, or over one day of it; a day that is over does not change, so it is
-counted once and kept. The whole page is at most `FRESH` seconds old.
+Each is a count over an index, or over one day of it. A day that has ended does not change, so it is
+counted once and cached. The page is at most `FRESH` seconds old. The cache holds counts alone, and
+the page is built from them: whoever can write to Redis can change a number and nothing else.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from django.core.cache import cache
 from django.db.models import Count
@@ -18,6 +19,7 @@ from django.utils import timezone
 from django.utils.dateformat import format as date_format
 
 from accounts.models import Event, Session
+from config.parsers import is_unstorable
 
 FRESH = 10  # seconds
 HOURS, DAYS = 24, 30
@@ -32,7 +34,11 @@ COUNTED = (
 KINDS = [kind for kind, _, _ in COUNTED]
 WIDTH, HEIGHT = 720, 160  # of a plot, in its own units
 
-Counts = dict[datetime, dict[str, int]]
+HIGHEST = 2**53
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR_KEY, DAY_KEY = "hour:%Y-%m-%dT%H", "dashboard:%Y-%m-%d"
+
+Counts = dict[str, int]  # how many of each kind, user or address
 
 
 @dataclass
@@ -74,76 +80,107 @@ class Plot:
 
 
 def dashboard() -> dict[str, Any]:
-    """Return what the page shows, computed anew no more often than every `FRESH` seconds."""
-    return cast("dict[str, Any]", cache.get_or_set("dashboard", compute, FRESH))
-
-
-def compute() -> dict[str, Any]:
+    """Return what the page shows, counted again no more often than every `FRESH` seconds."""
     now = timezone.now()
-    hours = counts(TruncHour, now.replace(minute=0, second=0, microsecond=0), HOURS, "hour")
-    since = min(hours)
+    counts = cache.get("dashboard")
+    if not (isinstance(counts, dict) and all(map(is_counts, counts.values()))):
+        counts = count(now)
+        cache.set("dashboard", counts, FRESH)
+    return page(counts, now)
+
+
+def is_counts(value: Any) -> bool:
+    """Reject what this module did not write: it must not break the page, or put links on it."""
+    return (
+        isinstance(value, dict)
+        and all(type(number) is int and 0 <= number <= HIGHEST for number in value.values())
+        and not is_unstorable(list(value))
+    )
+
+
+def count(now: datetime) -> dict[str, Counts]:
+    """Count all that the page shows, in values that JSON can hold."""
     active = Session.objects.active()
-    users = active.aggregate(users=Count("user", distinct=True), sessions=Count("*"))
+    since = times(now, HOURS, HOUR)[0]
+    return {
+        "active": active.aggregate(users=Count("user", distinct=True), sessions=Count("*")),
+        "usernames": most_rejected("username", since),
+        "addresses": most_rejected("ip_address", since),
+        **count_events(TruncHour, since, HOUR_KEY),
+        **count_days(now),
+    }
+
+
+def page(counts: dict[str, Counts], now: datetime) -> dict[str, Any]:
+    hours, days = times(now, HOURS, HOUR), times(now, DAYS, DAY)
+    since, active = hours[0], counts.get("active", {})
+    by_hour = [(hour, counts.get(format(hour, HOUR_KEY), {})) for hour in hours]
+    by_day = [(day, counts.get(format(day, DAY_KEY), {})) for day in days]
     return {
         "since": since,
         "numbers": [
-            Number("Active sessions", users["sessions"], sessions_link(state="active"), "good"),
-            Number("Users signed in", users["users"], sessions_link(state="active")),
+            Number(
+                "Active sessions", active.get("sessions", 0), sessions_link(state="active"), "good"
+            ),
+            Number("Users signed in", active.get("users", 0), sessions_link(state="active")),
             *(
-                Number(label, sum(of.get(kind, 0) for of in hours.values()), link, meaning)
+                Number(
+                    label,
+                    sum(of.get(kind, 0) for _, of in by_hour),
+                    events_link(kind, since),
+                    meaning,
+                )
                 for kind, label, meaning in COUNTED
-                for link in [events_link(kind, since)]
             ),
         ],
         "plots": [
-            plot("The last 24 hours", hours, "H:i"),
-            plot("The last 30 days", days(now), "j M"),
+            plot("The last 24 hours", by_hour, "H:i"),
+            plot("The last 30 days", by_day, "j M"),
         ],
         "refused": [
-            ("Most refused users", most("username", since)),
-            ("Most refused addresses", most("ip_address", since)),
+            ("Most refused users", links("username", counts.get("usernames", {}), since)),
+            ("Most refused addresses", links("ip_address", counts.get("addresses", {}), since)),
         ],
     }
 
 
-def counts(trunc: Any, last: datetime, number: int, unit: str) -> Counts:
-    """Count the kinds of events in each of the `number` hours or days up to the last."""
-    step = timedelta(hours=1) if unit == "hour" else timedelta(days=1)
-    counted: Counts = {last - step * n: {} for n in reversed(range(number))}
+def times(now: datetime, number: int, step: timedelta) -> list[datetime]:
+    """Return the beginnings of the last hours or days, the present one included."""
+    last = now.replace(minute=0, second=0, microsecond=0)
+    last = last if step == HOUR else last.replace(hour=0)
+    return [last - step * n for n in reversed(range(number))]
+
+
+def count_events(trunc: Any, since: datetime, key: str) -> dict[str, Counts]:
+    """Count the kinds of events in each hour or day since then, by the time as `key` formats it."""
+    counted: dict[str, Counts] = {}
     rows = (
-        Event.objects.filter(kind__in=KINDS, created_at__gte=min(counted))
+        Event.objects.filter(kind__in=KINDS, created_at__gte=since)
         .annotate(at=trunc("created_at"))
         .values_list("at", "kind")
         .annotate(number=Count("*"))
     )
-    for at, kind, found in rows.order_by():
-        counted.setdefault(at, {})[kind] = found
+    for at, kind, number in rows.order_by():
+        counted.setdefault(format(at, key), {})[kind] = number
     return counted
 
 
-def days(now: datetime) -> Counts:
-    """Count the days; those that are over come from the cache once they have been counted."""
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    keys = {f"dashboard:{today - timedelta(days=n):%Y-%m-%d}": n for n in range(1, DAYS)}
-    kept: dict[str, Any] = cache.get_many(keys)
-    missing = [number for key, number in keys.items() if key not in kept]
-    found = counts(TruncDay, today, max(missing, default=0) + 1, "day")
-    fresh = {
-        key: found[today - timedelta(days=number)]
-        for key, number in keys.items()
-        if number in missing
-    }
+def count_days(now: datetime) -> dict[str, Counts]:
+    """Count the days; one that has ended comes from the cache once it has been counted."""
+    *ended, today = times(now, DAYS, DAY)
+    keys = [format(day, DAY_KEY) for day in ended]
+    cached = cache.get_many(keys)
+    counts = {key: of for key, of in cached.items() if is_counts(of)}
+    missing = [day for day, key in zip(ended, keys, strict=True) if key not in counts]
+    counted = count_events(TruncDay, min(missing, default=today), DAY_KEY)
+    fresh = {key: counted.get(key, {}) for key in keys if key not in counts}
     cache.set_many(fresh, DAYS * 24 * 3600)
-    known = kept | fresh
-    return {today - timedelta(days=n): known[key] for key, n in sorted(keys.items())} | {
-        today: found[today]
-    }
+    return counted | counts | fresh
 
 
-def plot(title: str, counted: Counts, form: str) -> Plot:
+def plot(title: str, counted: list[tuple[datetime, Counts]], form: str) -> Plot:
     stacks = [
-        (at, kinds.get(Event.Kind.SIGNED_IN, 0), kinds.get(Event.Kind.REFUSED, 0))
-        for at, kinds in sorted(counted.items())
+        (at, of.get(Event.Kind.SIGNED_IN, 0), of.get(Event.Kind.REFUSED, 0)) for at, of in counted
     ]
     highest = max(signed_in + refused for _, signed_in, refused in stacks)
     pitch = WIDTH / len(stacks)
@@ -167,15 +204,20 @@ def bars(
         )
 
 
-def most(column: str, since: datetime) -> list[tuple[str, int, str]]:
-    """Return who or what was refused most often, how often, and the list of it."""
+def most_rejected(column: str, since: datetime) -> Counts:
+    """Return the users or addresses rejected most often, and how often."""
     events = Event.objects.filter(kind=Event.Kind.REFUSED, created_at__gte=since).exclude(
         **{column: None if column == "ip_address" else ""}
     )
     rows = events.values_list(column).annotate(number=Count("*")).order_by("-number", column)[:TOP]
+    return dict(rows)
+
+
+def links(column: str, counts: Counts, since: datetime) -> list[tuple[str, int, str]]:
+    """Return each name with its number and the list of its events."""
     return [
         (name, number, events_link(Event.Kind.REFUSED, since, **{f"{column}__exact": name}))
-        for name, number in rows
+        for name, number in list(counts.items())[:TOP]
     ]
 
 

@@ -60,10 +60,17 @@ def database_metrics() -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "latchkey_database_connections_limit", "The server's max_connections.", value=rows[0][2]
     )
-    active = cache.get_or_set(
-        "metrics:active-sessions", Session.objects.active().count, ACTIVE_SESSIONS_FRESH
-    )
+    active = active_sessions()
     yield GaugeMetricFamily("latchkey_active_sessions", "Sessions that are active.", value=active)
+
+
+def active_sessions() -> int:
+    """Count the active sessions, or return a recent count unless the cache holds no number."""
+    count = cache.get("metrics:active-sessions")
+    if not isinstance(count, int):
+        count = Session.objects.active().count()
+        cache.set("metrics:active-sessions", count, ACTIVE_SESSIONS_FRESH)
+    return count
 
 
 def metrics_application() -> WSGIApplication:

@@ -189,7 +189,7 @@ CACHES = {
     }
     if CACHE_URL
     else {
-        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "BACKEND": "config.caches.LocalCache",
         # The default of 300 entries would let a flood push the counters out.
         "OPTIONS": {"MAX_ENTRIES": 200_000},
     },

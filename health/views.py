@@ -109,8 +109,8 @@ def check_cache() -> None:
     cache.set(key, "here", timeout=10)
     if cache.get(key) != "here":
         raise CheckError("the cache forgets")
-    if getattr(cache, "is_away", False):
-        raise CheckError("the shared cache is away")
+    if getattr(cache, "is_unavailable", False):
+        raise CheckError("the shared cache is unavailable")
 
 
 def check_migrations() -> None:
