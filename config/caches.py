@@ -1,7 +1,6 @@
 """The shared cache in Redis, and this process's memory while Redis is unavailable."""
 
 import functools
-import json
 import logging
 import threading
 import time
@@ -9,12 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
-from django.core.cache.backends.base import DEFAULT_TIMEOUT
-from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
+
+from config.local_cache import LocalCache, serializer
 
 logger = logging.getLogger(__name__)
 
@@ -74,19 +73,6 @@ def shared_or_local(name: str) -> Callable[..., Any]:
     return call
 
 
-class JSONSerializer:
-    """Store values as JSON: to read a pickle is to run whatever was written to Redis."""
-
-    def dumps(self, value: Any) -> str:
-        return json.dumps(value)
-
-    def loads(self, data: bytes | str) -> Any:
-        return json.loads(data)
-
-
-serializer = JSONSerializer()
-
-
 class Client(RedisCacheClient):
     """Django's creates a redis.Redis for each command and needs two round trips to increment."""
 
@@ -129,24 +115,6 @@ class Client(RedisCacheClient):
             self.kept.delete(key)
             raise ValueError(key)
         return int(value)
-
-
-class LocalCache(LocMemCache):
-    """The process's own memory, for values of the same kind as Redis holds."""
-
-    def add(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> bool:
-        return super().add(key, as_stored(value), timeout, version)
-
-    def set(
-        self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
-    ) -> None:
-        super().set(key, as_stored(value), timeout, version)
-
-
-def as_stored(value: Any) -> Any:
-    return serializer.loads(serializer.dumps(value))
 
 
 class SharedCache(RedisCache):

@@ -189,7 +189,7 @@ CACHES = {
     }
     if CACHE_URL
     else {
-        "BACKEND": "config.caches.LocalCache",
+        "BACKEND": "config.local_cache.LocalCache",
         # The default of 300 entries would let a flood push the counters out.
         "OPTIONS": {"MAX_ENTRIES": 200_000},
     },
