@@ -32,7 +32,7 @@ class Cluster:
         self.directory = directory
         self.data = directory / "data"
         self.user = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
-        programs = {"PATH": f"{embedded_postgres.binaries()}:{os.environ['PATH']}"}
+        programs = {"PATH": f"{embedded_postgres.programs()}:{os.environ['PATH']}"}
         self.environment = os.environ | programs | {"PGPORT": str(free_port())}
         self.environment["PGDATA"] = str(self.data)
 
