@@ -56,6 +56,13 @@ CODES = {
     503: "service_unavailable",
 }
 MAXIMUM_ERRORS = 20  # entries of `errors`, however many faults a request has
+# As RFC 9110 names them; Python before 3.13 has the older names.
+TITLES = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 # PostgreSQL away, out of connections, too slow, or (InternalError) not taking writes.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
@@ -147,7 +154,7 @@ def problem(
 ) -> HttpResponse:
     """Build an answer of 400 or above: a problem document, or HTML for people in the admin."""
     code = code or CODES.get(status, "server_error" if status >= 500 else "parse_error")
-    title = http.HTTPStatus(status).phrase
+    title = TITLES.get(status) or http.HTTPStatus(status).phrase
     detail = detail or DETAILS[code]
     request_id = getattr(request, "id", "")
     response: HttpResponse

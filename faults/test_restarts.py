@@ -101,7 +101,7 @@ def test_a_rolling_restart_and_a_reload_lose_nothing(
 
     stacks = [contextlib.ExitStack(), contextlib.ExitStack()]
     instances = [start(stack, free_port()) for stack in stacks]
-    with stacks[0], stacks[1], proxy(tmp_path, *instances) as port:
+    with stacks[0], stacks[1], proxy(tmp_path, *[i.port for i in instances]) as port:
         clients = [Client(port, tls=True).sign_in() for _ in range(8)]
 
         def use(client: Client) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,19 +181,30 @@ class Postgres:
 
 
 @contextlib.contextmanager
-def proxy(directory: Path, *instances: Server) -> Iterator[int]:
-    """Run the shipped nginx.conf before these instances; yield its port, which speaks TLS."""
+def proxy(
+    directory: Path, *instances: int, origins: str | None = None, changes: Mapping[str, str] = {}
+) -> Iterator[int]:
+    """Run the shipped nginx.conf before the instances at these ports; yield its own, with TLS."""
     port = free_port()
     certify = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     certify += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/certificate.pem"]
     subprocess.run(certify, check=True, capture_output=True)
+    if origins is not None:
+        template = (ROOT / "deploy/allowed_origins.conf.template").read_text()
+        (directory / "allowed_origins.conf").write_text(
+            template.replace("${CORS_ALLOWED_ORIGINS}", origins)
+        )
     text = (ROOT / "deploy/nginx.conf").read_text()
-    servers = "".join(f"server 127.0.0.1:{i.port} max_fails=0;" for i in instances)
-    for shipped, here in (
-        ("server web:3000 max_fails=0;", servers),
-        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
-        ("/etc/nginx/tls", str(directory)),
-    ):
+    here_instead = {
+        "server web:3000 max_fails=0;": "".join(
+            f"server 127.0.0.1:{p} max_fails=0;" for p in instances
+        ),
+        "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+        "/etc/nginx/tls": str(directory),
+        "/run/allowed_origins.conf": f"{directory}/allowed_origins.conf",
+        **changes,
+    }
+    for shipped, here in here_instead.items():
         assert shipped in text
         text = text.replace(shipped, here)
     (directory / "nginx.conf").write_text(text)

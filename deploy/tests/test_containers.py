@@ -154,6 +154,22 @@ def test_production_does_not_start_without_knowing_its_hosts() -> None:
         compose("docker-compose.prod.yml")
 
 
+def test_the_proxy_is_given_the_origins_that_the_service_allows() -> None:
+    origins = "https://app.example.com,https://www.example.com"
+    variables = PRODUCTION | {"CORS_ALLOWED_ORIGINS": origins}
+    services = compose("docker-compose.prod.yml", **variables)["services"]
+    given, written_to = services["proxy"]["environment"], "/run"
+    [template] = [v.split(":")[:2] for v in services["proxy"]["volumes"] if "origins" in v]
+
+    assert given["CORS_ALLOWED_ORIGINS"] == services["web"]["environment"]["CORS_ALLOWED_ORIGINS"]
+    assert given["CORS_ALLOWED_ORIGINS"] == origins
+    assert given["NGINX_ENVSUBST_OUTPUT_DIR"] == written_to
+    assert written_to in services["proxy"]["tmpfs"]
+    assert (ROOT / template[0]).exists()
+    assert template[1] == "/etc/nginx/templates/allowed_origins.conf.template"
+    assert f"include {written_to}/allowed_origins.conf" in (ROOT / "deploy/nginx.conf").read_text()
+
+
 def test_production_is_closed_bounded_and_comes_back() -> None:
     services = compose("docker-compose.prod.yml", **PRODUCTION)["services"]
 
