@@ -1,35 +1,122 @@
+import re
+import unicodedata
+from typing import Any
+
 from django.conf import settings
-from django.contrib.postgres.indexes import GinIndex, OpClass
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
+from django.contrib.postgres.lookups import DataContains
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models.functions import Upper
+from django.db.models.functions import Concat, Left
 from django.utils import timezone
 
 LARGEST_AMOUNT = 2**31 - 1
+LONGEST_DESCRIPTION = 10_000
+LONGEST_SEARCH = 200
+MAXIMUM_WORDS = 6
+
+
+class NormalizedCharField(models.CharField):  # type: ignore[type-arg]  # not generic when run
+    """Text that is stored in NFKC and without outer whitespace, however it is written."""
+
+    def to_python(self, value: Any) -> Any:
+        text = super().to_python(value)
+        # Normalization is quadratic in combining marks; what is this long is too long in any form.
+        if text is None or len(text) > 4 * (self.max_length or 0):
+            return text
+        return unicodedata.normalize("NFKC", text).strip()
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        value = super().pre_save(model_instance, add)
+        if isinstance(value, str):  # Not an expression.
+            value = self.to_python(value)
+            setattr(model_instance, self.attname, value)
+        return value
+
+
+class Fold(models.Func):
+    """The form in which texts are compared: NFKC in one letter case (migration 0003)."""
+
+    function = "catalog_fold"
+    output_field = models.TextField()
+
+
+class Trigrams(models.Func):
+    """Every three consecutive characters of a folded text (migration 0003)."""
+
+    function = "catalog_trigrams"
+    output_field = ArrayField(models.TextField())
+
+
+def search_words(text: str) -> list[str]:
+    """Split a search into words that the index can find."""
+    # Once before it is normalized, which takes time, and once after, which may lengthen it.
+    normal = text if len(text) > LONGEST_SEARCH else unicodedata.normalize("NFKC", text)
+    if len(normal) > LONGEST_SEARCH:
+        message = f"A search has {LONGEST_SEARCH} characters or less."
+        raise ValidationError(message, code="max_length")
+    words = normal.split()
+    if len(words) > MAXIMUM_WORDS:
+        raise ValidationError(f"At most {MAXIMUM_WORDS} words are allowed.", code="too_many_words")
+    if not all(has_trigram(word) for word in words):
+        raise ValidationError(
+            "Each word needs three consecutive letters or digits.", code="word_too_short"
+        )
+    return words
+
+
+def has_trigram(word: str) -> bool:
+    """Tell whether three letters or digits are consecutive; marks belong to their letter."""
+    letters = "".join(c for c in word if not unicodedata.category(c).startswith("M"))
+    return re.search(r"[^\W_]{3}", letters) is not None
 
 
 class ProductQuerySet(models.QuerySet["Product"]):
-    def matching(self, words: list[str]) -> "ProductQuerySet":
-        """Select products with every word somewhere in the title or the description."""
-        products = self
+    def search_conditions(self, text: str) -> tuple[models.Q, models.Q] | None:
+        """
+        Return what a product must fulfil to match a search, and what the index is asked for.
+
+        Every word must occur in the title or the description. The second condition holds wherever
+        the first one does. The index is asked for the start of a word only, which bounds its work.
+        """
+        words = [Fold(models.Value(word)) for word in search_words(text)]
+        if not words:
+            return None
+        match, index = models.Q(), models.Q()
         for word in words:
-            products = products.filter(
-                models.Q(title__icontains=word) | models.Q(description__icontains=word)
-            )
-        return products
+            match &= models.Q(search_text__contains=word)
+            index &= models.Q(DataContains(Trigrams("search_text"), Trigrams(Left(word, 8))))
+        return match, index
 
 
 class Product(models.Model):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, related_name="products", db_index=False
     )
-    title = models.CharField(max_length=200)
-    description = models.TextField(max_length=10_000, blank=True, default="")
+    title = NormalizedCharField(max_length=200)
+    description = models.TextField(max_length=LONGEST_DESCRIPTION, blank=True, default="")
     amount = models.IntegerField(
         validators=[MinValueValidator(0), MaxValueValidator(LARGEST_AMOUNT)]
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
+
+    # The line break keeps a word from matching across the end of the title. What no validation has
+    # seen may be longer, and normalization is quadratic.
+    search_text = models.GeneratedField(
+        expression=Fold(
+            Concat(
+                "title",
+                models.Value("\n"),
+                Left("description", LONGEST_DESCRIPTION),
+                output_field=models.TextField(),
+            )
+        ),
+        output_field=models.TextField(),
+        db_persist=True,
+    )
 
     objects = ProductQuerySet.as_manager()
 
@@ -40,11 +127,9 @@ class Product(models.Model):
             models.Index(fields=["title", "id"], name="catalog_product_title"),
             models.Index(fields=["amount", "id"], name="catalog_product_amount"),
             models.Index(fields=["owner", "created_at", "id"], name="catalog_product_owner"),
-            # Django's icontains compares in upper case.
-            GinIndex(OpClass(Upper("title"), "gin_trgm_ops"), name="catalog_product_title_words"),
-            GinIndex(
-                OpClass(Upper("description"), "gin_trgm_ops"), name="catalog_product_text_words"
-            ),
+            models.Index(fields=["owner", "title", "id"], name="catalog_product_owner_title"),
+            models.Index(fields=["owner", "amount", "id"], name="catalog_product_owner_amount"),
+            GinIndex(Trigrams("search_text"), name="catalog_product_search"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -53,4 +138,4 @@ class Product(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title
+        return str(self.title)

@@ -1,13 +1,17 @@
-import unicodedata
 from typing import Any
 
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
 from api.fields import IdField, LineField, StrictIntegerField, StringField
-from catalog.models import LARGEST_AMOUNT, Product
+from catalog.models import (
+    LARGEST_AMOUNT,
+    LONGEST_SEARCH,
+    MAXIMUM_WORDS,
+    Product,
+    search_words,
+)
 
-SHORTEST_WORD = 3
 ORDERINGS = ("-created_at", "created_at", "-title", "title", "-amount", "amount")
 
 
@@ -55,25 +59,22 @@ class ProductSerializer(serializers.Serializer[Product]):
         }
 
 
-NO_FILTERS: dict[str, Any] = {"search": [], "ordering": ORDERINGS[0]}
+NO_FILTERS: dict[str, Any] = {"search": "", "ordering": ORDERINGS[0]}
 
 
 class ProductFilterSerializer(serializers.Serializer[Product]):
     """The filters and the order of the list, from the query string."""
 
     search = StringField(
-        max_length=200,
+        max_length=LONGEST_SEARCH,
         allow_blank=True,
         default="",
-        help_text=f"Words of {SHORTEST_WORD} characters or more, each in the title or the "
-        "description, in any letter case.",
+        help_text=f"Up to {MAXIMUM_WORDS} words, each in the title or the description, in any "
+        "letter case. A word needs three consecutive letters or digits.",
     )
     owner = IdField(min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user.")
     ordering = serializers.ChoiceField(ORDERINGS, default=ORDERINGS[0])
 
-    def validate_search(self, search: str) -> list[str]:
-        words = unicodedata.normalize("NFKC", search).split()
-        if any(len(word) < SHORTEST_WORD for word in words):
-            message = f"Each word needs {SHORTEST_WORD} characters or more."
-            raise serializers.ValidationError(message, code="word_too_short")
-        return words
+    def validate_search(self, search: str) -> str:
+        search_words(search)
+        return search

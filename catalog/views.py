@@ -24,8 +24,9 @@ class ProductViewSet(viewsets.ModelViewSet[Product]):
     http_method_names = ["get", "head", "post", "patch", "delete"]
 
     def get_queryset(self) -> ProductQuerySet:
+        # The text of the search stays in the database: it is as long as the product.
+        products = Product.objects.defer("search_text")
         # A row that is locked while it changes can't be deleted in between, and saved back to life.
-        products = Product.objects.all()
         return products.select_for_update() if self.action == "partial_update" else products
 
     def filter_queryset(self, queryset: ProductQuerySet) -> ProductQuerySet:  # type: ignore[override]
@@ -40,7 +41,8 @@ class ProductViewSet(viewsets.ModelViewSet[Product]):
         queryset = queryset.order_by(ordering, "-pk" if ordering.startswith("-") else "pk")
         if "owner" in filters:
             queryset = queryset.filter(owner=filters["owner"])
-        return queryset.matching(filters["search"])
+        self.search_conditions = queryset.search_conditions(filters["search"])
+        return queryset
 
     @transaction.atomic
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:

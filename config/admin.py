@@ -2,7 +2,7 @@ import functools
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from accounts.models import Event
 from config import errors, pagination, throttling
 from config.dashboard import dashboard
+from config.search import indexed
 
 
 class SignInForm(AdminAuthenticationForm):
@@ -44,6 +45,24 @@ class BoundedPaginator(Paginator):
 class BoundedAdmin(admin.ModelAdmin):
     paginator = BoundedPaginator
     show_full_result_count = False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Read a bounded number of rows, as the API does, where the queryset has the conditions."""
+        if not hasattr(queryset, "search_conditions"):
+            return super().get_search_results(request, queryset, search_term)
+        try:
+            conditions = queryset.search_conditions(search_term)
+        except ValidationError as error:
+            messages.warning(request, error.message)
+            return queryset.none(), False
+        if conditions is None:
+            return queryset, False
+        found = indexed(queryset, conditions)
+        if found.is_capped:
+            messages.warning(request, "More rows match than are shown. Add a word.")
+        return queryset.filter(pk__in=found.pks), False
 
 
 class ConsoleSite(admin.AdminSite):

@@ -1,42 +1,40 @@
 """
 Lists whose cost does not grow with the table.
 
-The count stops at 10,000, pages end there, and a cursor that names the last row walks on: it
-compares (key, id) as one row, which an index on the two serves however many keys are equal.
+The count stops at 10,000, and pages end there. A cursor (see config.keysets) walks on.
+
+A view whose list can be searched sets `search_conditions` (see config.search).
 """
 
-import functools
-import hashlib
 import re
-from typing import Any, NoReturn
+from typing import Any
 
-from django.core import signing
 from django.db import connections
-from django.db.models import BooleanField, F, Func, Model, QuerySet, Value
-from django.db.models.lookups import GreaterThan, LessThan
-from rest_framework.exceptions import ErrorDetail, NotFound, ValidationError
+from django.db.models import Q, QuerySet
+from rest_framework.exceptions import NotFound
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
 
+from config.keysets import Keyset, compiled, in_total_order, reject
+from config.search import Search
+
 MAXIMUM_COUNT = 10_000
 MAXIMUM_LIMIT = 100
 DEFAULT_LIMIT = 10
-
-
-class Row(Func):
-    function = "ROW"
-    output_field = BooleanField()
+# From this row on, a page is found by a statement of its own.
+DEEP = 1_000
 
 
 class BoundedPagination(BasePagination):
     """
-    Page through a queryset that is ordered by one field and the primary key, both one way.
+    Page through a queryset in any order. A primary key that the order lacks is appended.
 
-    A cursor is bound to the queryset's own SQL, so whatever filters a view knows are part of it;
-    a filter by time should therefore use the database's clock (`Now()`).
+    Where pages end, `next` contains a cursor if all keys have one direction and none is null.
+    A cursor is bound to the SQL of the queryset, which includes the filters of the view.
+    A filter by time should therefore use the database's clock (`Now()`).
     """
 
     def paginate_queryset(  # type: ignore[override]
@@ -47,44 +45,75 @@ class BoundedPagination(BasePagination):
     ) -> list[Any]:
         self.url = request.build_absolute_uri()
         self.limit = whole_number(request, "limit", DEFAULT_LIMIT, high=MAXIMUM_LIMIT)
-        self.previous: str | None = None
+        self.page = whole_number(request, "page", 1)
+        self.start = (self.page - 1) * self.limit
+        self.previous = self.link(page=self.page - 1) if self.page > 1 else None
         self.next: str | None = None
-        self.is_whole = False  # Whether what is shown is all there is, and needs no count.
-        keyset = Keyset(queryset, self.limit)
-        if "cursor" in request.query_params:
-            rows = self.read_cursor(request, keyset)
-        else:
-            rows = self.read_page(request, keyset)
-        if self.is_whole:
-            self.count = len(rows)
-        else:
-            self.count = bounded_count(queryset)
+        conditions: tuple[Q, Q] | None = getattr(view, "search_conditions", None)
+        keyset = Keyset(in_total_order(queryset), self.limit, conditions)
+        place = self.place(request, keyset)
+        if conditions is None:
+            return self.read_list(keyset, place)
+        return self.read_search(keyset, place, Search(keyset.queryset, conditions, keyset.names))
+
+    def place(self, request: Request, keyset: Keyset) -> Q | None:
+        """Return a condition for what follows the request's cursor, or nothing for a page."""
+        cursor = request.query_params.get("cursor")
+        if cursor is None:
+            if self.start >= MAXIMUM_COUNT:
+                raise NotFound
+            return None
+        if "page" in request.query_params:
+            reject("cursor", "A cursor and a page exclude each other.")
+        return keyset.place(cursor)
+
+    def read_list(self, keyset: Keyset, place: Q | None) -> list[Any]:
+        rows = list(self.rows_from(keyset, place)[: self.limit + 1])
+        if self.start and not rows:
+            raise NotFound
+        has_more = len(rows) > self.limit
+        rows = rows[: self.limit]
+        if has_more:
+            self.next = self.link_behind(keyset, place, keyset.values(rows[-1]))
+        # The first page of a short list is all of it, and needs no statement for the count.
+        is_whole = place is None and not self.start and not has_more
+        count = len(rows) if is_whole else bounded_count(keyset.queryset)
+        self.count, self.count_capped = min(count, MAXIMUM_COUNT), count > MAXIMUM_COUNT
         return rows
 
-    def read_page(self, request: Request, keyset: "Keyset") -> list[Any]:
-        page = whole_number(request, "page", 1)
-        start = (page - 1) * self.limit
-        if start >= MAXIMUM_COUNT:
+    def rows_from(self, keyset: Keyset, place: Q | None) -> QuerySet[Any]:
+        if place is not None:
+            return keyset.queryset.filter(place)
+        if self.start < DEEP or not keyset.names:
+            return keyset.queryset[self.start :]
+        # An index alone finds the row before a page. As a statement of its own: PostgreSQL would
+        # repeat a subquery for each row where its statistics expect one.
+        before = keyset.queryset.values_list(*keyset.names)[self.start - 1 : self.start]
+        keys = next(iter(before), None)
+        if keys is None:
             raise NotFound
-        rows = list(keyset.page(start))
-        self.is_whole = page == 1 and len(rows) <= self.limit
-        if start and not rows:
-            raise NotFound
-        if page > 1:
-            self.previous = self.link(page=page - 1)
-        if len(rows) > self.limit and page * self.limit < MAXIMUM_COUNT:
-            self.next = self.link(page=page + 1)
-        elif len(rows) > self.limit:
-            self.next = self.link(cursor=keyset.cursor(rows[self.limit - 1]))
-        return rows[: self.limit]
+        return keyset.queryset.filter(keyset.behind(keys))
 
-    def read_cursor(self, request: Request, keyset: "Keyset") -> list[Any]:
-        if "page" in request.query_params:
-            refuse("cursor", "A cursor and a page exclude each other.")
-        rows = list(keyset.after(request.query_params["cursor"])[: self.limit + 1])
-        if len(rows) > self.limit:
-            self.next = self.link(cursor=keyset.cursor(rows[self.limit - 1]))
-        return rows[: self.limit]
+    def read_search(self, keyset: Keyset, place: Q | None, search: Search) -> list[Any]:
+        found = search.find(place)
+        end = self.start + self.limit
+        rows = list(keyset.queryset.filter(pk__in=found.pks[self.start : end]))
+        if self.start and not rows:
+            raise NotFound
+        self.count, self.count_capped = found.count, found.is_capped
+        if len(found.pks) > end:
+            self.next = self.link_behind(keyset, place, keyset.values(rows[-1]) if rows else [])
+        elif found.last:
+            self.next = self.cursor_link(keyset, found.last)
+        return rows
+
+    def link_behind(self, keyset: Keyset, place: Q | None, values: list[Any]) -> str | None:
+        if place is None and self.start + self.limit < MAXIMUM_COUNT:
+            return self.link(page=self.page + 1)
+        return self.cursor_link(keyset, values)
+
+    def cursor_link(self, keyset: Keyset, values: list[Any]) -> str | None:
+        return self.link(cursor=keyset.cursor(values)) if values else None
 
     def link(self, **parameters: Any) -> str:
         url = remove_query_param(remove_query_param(self.url, "page"), "cursor")
@@ -95,8 +124,8 @@ class BoundedPagination(BasePagination):
     def get_paginated_response(self, data: Any) -> Response:
         return Response(
             {
-                "count": min(self.count, MAXIMUM_COUNT),
-                "count_capped": self.count > MAXIMUM_COUNT,
+                "count": self.count,
+                "count_capped": self.count_capped,
                 "next": self.next,
                 "previous": self.previous,
                 "results": data,
@@ -112,7 +141,8 @@ class BoundedPagination(BasePagination):
                 "count": {"type": "integer", "minimum": 0, "maximum": MAXIMUM_COUNT},
                 "count_capped": {
                     "type": "boolean",
-                    "description": f"Whether there are more than {MAXIMUM_COUNT:,}.",
+                    "description": f"Whether there may be more: {MAXIMUM_COUNT:,} are counted, "
+                    "and of a search those among the rows that it reads.",
                 },
                 "next": link,
                 "previous": link,
@@ -133,55 +163,11 @@ class BoundedPagination(BasePagination):
 
 
 def bounded_count(queryset: QuerySet[Any]) -> int:
-    """Count the rows as far as is told; `count()` takes twice as long to write its SQL."""
-    rows = queryset.order_by().values("pk")[: MAXIMUM_COUNT + 1]
-    # One that can't have rows, such as `none()`, is counted as well.
-    statement, parameters = rows.query.get_compiler(rows.db, elide_empty=False).as_sql()
-    with connections[rows.db].cursor() as cursor:
+    """Count rows up to the maximum and one more. `count()` takes twice as long to compile."""
+    statement, parameters = compiled(queryset.order_by().values("pk")[: MAXIMUM_COUNT + 1])
+    with connections[queryset.db].cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM ({statement}) AS found", parameters)  # noqa: S608
         return int(cursor.fetchone()[0])
-
-
-class Keyset:
-    """The order of a queryset, and the cursors that name a place in it."""
-
-    def __init__(self, queryset: QuerySet[Any], limit: int) -> None:
-        self.queryset = queryset
-        key, primary_key = map(str, queryset.query.order_by)
-        self.comparison = LessThan if key.startswith("-") else GreaterThan
-        self.fields = [field_of(queryset.model, name) for name in (key, primary_key)]
-        self.limit = limit
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        bound = f"{self.queryset.query} LIMIT {self.limit}".encode()
-        return hashlib.sha256(bound).hexdigest()[:16]
-
-    def page(self, start: int) -> QuerySet[Any]:
-        """Return a page and the row behind it; what is passed over is read from the index alone."""
-        rows = self.queryset[start : start + self.limit + 1]
-        return self.queryset.filter(pk__in=rows.values("pk")) if start else rows
-
-    def cursor(self, row: Model) -> str:
-        values = [field.value_to_string(row) for field in self.fields]
-        return signing.dumps([self.fingerprint, *values], salt=__name__)
-
-    def after(self, cursor: str) -> QuerySet[Any]:
-        """Return what follows the row that a cursor names; a cursor of another list is a 400."""
-        try:
-            fingerprint, *values = signing.loads(cursor, salt=__name__)
-        except signing.BadSignature:
-            fingerprint, values = None, []
-        if fingerprint != self.fingerprint:
-            refuse("cursor", "The cursor does not belong to this list.")
-        place = Row(*(Value(f.to_python(v), f) for f, v in zip(self.fields, values, strict=True)))
-        columns = Row(*(F(field.attname) for field in self.fields))
-        return self.queryset.filter(self.comparison(columns, place))
-
-
-def field_of(model: type[Model], name: str) -> Any:
-    name = name.removeprefix("-")
-    return model._meta.pk if name == "pk" else model._meta.get_field(name)
 
 
 def whole_number(request: Request, name: str, default: int, high: int | None = None) -> int:
@@ -190,12 +176,8 @@ def whole_number(request: Request, name: str, default: int, high: int | None = N
         return default
     if not re.fullmatch(r"[0-9]{1,18}", text) or not int(text) or (high and int(text) > high):
         most = "" if high is None else f" to {high}"
-        refuse(name, f"This must be a whole number from 1{most}.")
+        reject(name, f"This must be a whole number from 1{most}.")
     return int(text)
-
-
-def refuse(name: str, text: str) -> NoReturn:
-    raise ValidationError({name: [ErrorDetail(text, code="invalid")]})
 
 
 def parameter(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def walk(client: APIClient, parameters: dict[str, Any]) -> list[int]:
     return found
 
 
-def refused(response: Any) -> list[str]:
+def rejected(response: Any) -> list[str]:
     assert response.status_code == 400, response.content
     assert response.json()["code"] == "validation_error"
     return [error["field"] for error in response.json()["errors"]]
@@ -103,7 +103,7 @@ class TestPages:
     @pytest.mark.parametrize("value", ["0", "-1", "x", "", "1.5", "1e1", "١", "9" * 5000])
     @pytest.mark.parametrize("name", ["page", "limit", "owner"])
     def test_bad_numbers_are_told(self, client: APIClient, db: None, name: str, value: str) -> None:
-        assert refused(client.get(PRODUCT, {name: value})) == [name]
+        assert rejected(client.get(PRODUCT, {name: value})) == [name]
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -123,7 +123,7 @@ class TestPages:
         ],
     )
     def test_bad_values_are_told(self, client: APIClient, db: None, name: str, value: str) -> None:
-        assert refused(client.get(PRODUCT, {name: value})) == [name]
+        assert rejected(client.get(PRODUCT, {name: value})) == [name]
 
     def test_limit_reaches_100(self, client: APIClient, user: User) -> None:
         add(user, 101)
@@ -170,7 +170,7 @@ class TestFilters:
             ("éclair", 1),
             ("ÉCLAIR", 1),
             ("100%", 1),
-            ("a_b", 1),
+            ("a_bcd", 1),
             ("back\\slash", 1),
             ("table';", 1),
             ("nothing", 0),
@@ -184,8 +184,8 @@ class TestFilters:
             ("Lamp", "of BRASS"),
             ("Lampshade", "paper"),
             ("Éclair", ""),
-            ("Cotton", "100% a_b"),
-            ("Cotton", "100 percent aXb"),
+            ("Cotton", "100% a_bcd"),
+            ("Cotton", "100 percent aXbcd"),
             ("back\\slash", "drop table';"),
         ]:
             Product.objects.create(owner=user, title=title, description=description, amount=1)
@@ -264,4 +264,4 @@ class TestCursors:
             {"cursor": "x" * 5000},
         ):
             response = client.get(PRODUCT, given | {"cursor": cursor} | changes)
-            assert refused(response) == ["cursor"], changes
+            assert rejected(response) == ["cursor"], changes

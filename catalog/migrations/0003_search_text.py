@@ -1,0 +1,56 @@
+import django.db.models.functions.text
+from django.db import migrations, models
+
+import catalog.models
+
+# Both are written in standard SQL, so PostgreSQL binds what they call now: no search_path changes it.
+FUNCTIONS = r"""
+CREATE FUNCTION catalog_fold(text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    -- Full case folding (ss for ß, σ for ς) undoes normalization for a few letters, hence twice.
+    RETURN normalize(casefold(normalize($1, NFKC) COLLATE pg_catalog.pg_unicode_fast), NFKC);
+
+-- pg_trgm's own trigrams know no letters but ASCII where the database's LC_CTYPE is C.
+CREATE FUNCTION catalog_trigrams(text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN ARRAY(
+        SELECT trigram[1]
+          FROM generate_series(1, 3) AS start, regexp_matches(substr($1, start), '...', 'g') AS trigram
+         WHERE strpos(trigram[1], ' ') = 0 AND strpos(trigram[1], E'\n') = 0
+    );
+"""
+# Searches read the text far more often than it is written.
+STORAGE = "ALTER TABLE catalog_product ALTER COLUMN search_text SET STORAGE EXTERNAL"
+DROP = "DROP FUNCTION catalog_trigrams(text); DROP FUNCTION catalog_fold(text);"
+
+
+class Migration(migrations.Migration):
+    """Add the text of the search. It rewrites the table: see "Upgrade" in docs/operations.md."""
+
+    dependencies = [("catalog", "0002_catalog_group")]
+
+    operations = [
+        migrations.RunSQL(FUNCTIONS, DROP),
+        migrations.AlterField(
+            model_name="product",
+            name="title",
+            field=catalog.models.NormalizedCharField(max_length=200),
+        ),
+        migrations.AddField(
+            model_name="product",
+            name="search_text",
+            field=models.GeneratedField(
+                db_persist=True,
+                expression=catalog.models.Fold(
+                    django.db.models.functions.text.Concat(
+                        "title",
+                        models.Value("\n"),
+                        django.db.models.functions.text.Left("description", 10_000),
+                        output_field=models.TextField(),
+                    )
+                ),
+                output_field=models.TextField(),
+            ),
+        ),
+        migrations.RunSQL(STORAGE, migrations.RunSQL.noop),
+    ]
