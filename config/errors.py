@@ -13,8 +13,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, InternalError, OperationalError
+from django.core.exceptions import (
+    BadRequest,
+    FieldError,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    ValidationError,
+)
+from django.db import DataError, InterfaceError, InternalError, OperationalError
+from django.db.models import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
@@ -35,6 +43,7 @@ DETAILS = {
     "password_change_required": "This password must be changed first: POST /auth/password.",
     "not_found": "There is nothing here.",
     "method_not_allowed": "This method is not allowed here; the Allow header says which are.",
+    "conflict": "Other rows refer to this one, so it cannot be deleted.",
     "length_required": "The request needs a Content-Length.",
     "payload_too_large": "The body is larger than 1 MiB, or a form larger than 192 KiB.",
     "unsupported_media_type": "The body must be application/json in UTF-8.",
@@ -48,6 +57,7 @@ CODES = {
     403: "permission_denied",
     404: "not_found",
     405: "method_not_allowed",
+    409: "conflict",
     411: "length_required",
     413: "payload_too_large",
     415: "unsupported_media_type",
@@ -63,14 +73,30 @@ TITLES = {
     416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (Http404, 404),
+    (PermissionDenied, 403),
+    (RequestDataTooBig, 413),
+    (SuspiciousOperation, 400),
+    (BadRequest, 400),
+    (UnreadablePostError, 400),
+    (ProtectedError, 409),
+    (RestrictedError, 409),
+)
 # PostgreSQL away, out of connections, too slow, or (InternalError) not taking writes.
 DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
+# What Django's admin raises where a query, a selection or a cookie does not fit its column.
+UNREADABLE = (DataError, FieldError, OverflowError, ValidationError, ValueError)
 ADMIN_PAGE = """<!doctype html><html lang="en" data-theme="auto"><head><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="{icon}"><link rel="stylesheet" href="{style}"></head>
 <body class="refusal"><main class="panel"><h1>{title}</h1><p>{detail}</p><p>Request {request_id}</p>
 </main></body></html>"""
+
+
+class ErrorPage(HttpResponse):
+    """A response of 400 or above of the console."""
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
@@ -95,16 +121,24 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
     if isinstance(error, DATABASE_AWAY):
         logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
         return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
-    for kind, status in (
-        (Http404, 404),
-        (PermissionDenied, 403),
-        (RequestDataTooBig, 413),
-        (SuspiciousOperation, 400),
-        (UnreadablePostError, 400),
-    ):
+    known = status_of(request, error)
+    return problem(request, known) if known else None
+
+
+def status_of(request: HttpRequest, error: Exception) -> int | None:
+    for kind, status in STATUSES:
         if isinstance(error, kind):
-            return problem(request, status)
+            return status
+    if is_admin(request) and isinstance(error, UNREADABLE):
+        # It may also be a fault of the code, so the log tells where it was raised.
+        logger.warning("%s: %s", type(error).__name__, request.path, exc_info=error)
+        return 400
     return None
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Respond where a page's form lacks the token that its cookie demands."""
+    return problem(request, 403, detail="This form has expired. Load the page again.")
 
 
 def server_error(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -114,8 +148,8 @@ def server_error(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Turn any other answer of 400 and above into a problem document, with its headers kept."""
-    if response.status_code < 400 or is_problem(response) or is_admin(request):
+    """Replace any other response of 400 and above, such as Django's own, with its headers kept."""
+    if response.status_code < 400 or is_problem(response):
         return response
     replaced = {"content-type", "content-length"}
     kept = {h: v for h, v in response.items() if h.lower() not in replaced}
@@ -161,7 +195,7 @@ def problem(
     if is_admin(request):
         files = {"icon": static("config/icon.svg"), "style": static("config/console.css")}
         page = format_html(ADMIN_PAGE, title=title, detail=detail, request_id=request_id, **files)
-        response = HttpResponse(page, status=status)
+        response = ErrorPage(page, status=status)
     else:
         body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
         body |= {"code": code, **members, "request_id": request_id}
@@ -176,7 +210,8 @@ def problem(
 
 
 def is_problem(response: HttpResponseBase) -> bool:
-    return response.headers.get("Content-Type", "").startswith("application/problem+json")
+    content_type = response.headers.get("Content-Type", "")
+    return content_type.startswith("application/problem+json") or isinstance(response, ErrorPage)
 
 
 def is_admin(request: HttpRequest) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import BadRequest, RequestDataTooBig
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.module_loading import import_string
@@ -36,6 +36,7 @@ PAGE_POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'"
 )
+LONGEST_QUERY = 4096  # characters: gunicorn takes no longer request line
 DRAINED_BYTES = 16 * 1024 * 1024
 # Decoding 1 MiB of percent signs takes a quarter of a second. This holds a form's longest text.
 LONGEST_FORM = 192 * 1024
@@ -218,7 +219,7 @@ def refuse_unfit(request: HttpRequest) -> None:
         raise RequestDataTooBig
     if not is_health(request.path_info):
         request.get_host()
-    if is_api(request.path_info):
+    if is_api(request.path_info) or errors.is_admin(request):
         refuse_unstorable(request.META.get("QUERY_STRING", ""))
 
 
@@ -231,6 +232,8 @@ def drain(stream: Any) -> None:
 
 def refuse_unstorable(query: str) -> None:
     """Raise where a query string holds NUL, or bytes that are no UTF-8 (lone surrogates too)."""
+    if len(query) > LONGEST_QUERY:
+        raise BadRequest
     text = query.encode("latin-1").decode(errors="surrogateescape")  # WSGI hands bytes as latin-1
     pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     if any(is_unstorable(name) for name, _ in pairs):
