@@ -89,16 +89,20 @@ class IdentityBackend(ModelBackend):
         request: HttpRequest | None,
         username: str | None = None,
         password: str | None = None,
+        *,
+        staff_only: bool = False,
         **kwargs: Any,
     ) -> User | None:
         """
         Return the active user with this username or e-mail address and this password.
 
+        With `staff_only` the right password of anybody else is recorded, and counts as a failure.
+
         One password is hashed whether or not there is such a user, so that nobody learns from the
         time it takes. Raises LoginFailuresExceededError and HashingBusyError.
         """
         try:
-            user = self.verify(request, username, password)
+            user = self.verify(request, username, password, staff_only=staff_only)
         except (LoginFailuresExceededError, HashingBusyError) as error:
             LOGINS.labels("busy" if isinstance(error, HashingBusyError) else "limited").inc()
             raise
@@ -106,7 +110,12 @@ class IdentityBackend(ModelBackend):
         return user
 
     def verify(
-        self, request: HttpRequest | None, username: str | None, password: str | None
+        self,
+        request: HttpRequest | None,
+        username: str | None,
+        password: str | None,
+        *,
+        staff_only: bool,
     ) -> User | None:
         if not username or not password or len(password) > MAXIMUM_LENGTH:
             return None
@@ -123,6 +132,9 @@ class IdentityBackend(ModelBackend):
         if user is None or not is_right or not self.user_can_authenticate(user):
             reason = "inactive" if is_right else "wrong password"
             Event.objects.record_refusal(user, reason if user else "unknown identity")
+            return None
+        if staff_only and not user.is_staff:
+            Event.objects.record_refusal(user, "not staff")
             return None
         failures.clear()
         return user

@@ -1,36 +1,21 @@
+"""The staff console: Django's admin site, with a first page and a sign-in of its own."""
+
 import functools
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.forms import AdminAuthenticationForm
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
 
 from accounts.models import Event
 from config import errors, pagination, throttling
 from config.dashboard import dashboard
 from config.search import indexed
-
-
-class SignInForm(AdminAuthenticationForm):
-    # Django's own field applies NFKC, so that addresses which nobody registered would sign in.
-    username = forms.CharField(max_length=254, widget=forms.TextInput(attrs={"autofocus": True}))
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["username"].widget.attrs["maxlength"] = 254  # Django sets that of a username.
-
-    def confirm_login_allowed(self, user: Any) -> None:
-        super().confirm_login_allowed(user)
-        if user.must_change_password:
-            Event.objects.record_refusal(user, "password change required")
-            raise ValidationError(
-                "This password must be changed first: POST /api/v1/auth/password does it."
-            )
+from config.sign_in import PasswordView, SignInForm
 
 
 class BoundedPaginator(Paginator):
@@ -85,6 +70,11 @@ class ConsoleSite(admin.AdminSite):
         bounded = type(bases[0].__name__, bases, {"__module__": bases[0].__module__})
         super().register(model_or_iterable, bounded, **options)
 
+    def get_urls(self) -> list[Any]:
+        # It comes before Django's own of the same name, which lets in only who is signed in.
+        own = path("password_change/", self.password_change, name="password_change")
+        return [own, *super().get_urls()]
+
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
@@ -97,25 +87,46 @@ class ConsoleSite(admin.AdminSite):
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Count attempts like the API's logins; failures are counted by the backend for both."""
-        if request.method != "POST":
-            return super().login(request, extra_context)
-        usage = throttling.count(request, "auth")
-        if usage["should_limit"]:
-            return errors.problem(request, 429, retry_after=usage["reset"])
-        response = super().login(request, extra_context)
-        if response.status_code == 302:
+        response = limited(request) or super().login(request, extra_context)
+        if request.method == "POST" and response.status_code == 302:
             record(Event.Kind.SIGNED_IN, request)
         return response
 
-    def logout(
+    def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> TemplateResponse:
-        record(Event.Kind.SIGNED_OUT, request)
+    ) -> Any:
+        """Change one's own password, also before a sign-in that is rejected until it is changed."""
+        is_signed_in = request.user.is_authenticated
+        view = PasswordView.as_view(
+            success_url=reverse("admin:password_change_done" if is_signed_in else "admin:login"),
+            extra_context={
+                **self.each_context(request),
+                "title": "Password change",
+                **(extra_context or {}),
+            },
+        )
+        response = limited(request) or view(request)
+        if response.status_code == 302 and not is_signed_in:
+            messages.success(request, "Your password was changed. Sign in with the new one.")
+        return response
+
+    def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        if request.method == "POST":
+            record(Event.Kind.SIGNED_OUT, request)
         return super().logout(request, extra_context)
 
 
+def limited(request: HttpRequest) -> HttpResponse | None:
+    """Count an attempt like the API's logins; failures are counted by the backend for both."""
+    if request.method != "POST":
+        return None
+    usage = throttling.count(request, "auth")
+    if not usage["should_limit"]:
+        return None
+    return errors.problem(request, 429, retry_after=usage["reset"])
+
+
 def record(kind: str, request: HttpRequest) -> None:
-    """Record that staff came or went; the console's own sessions are Django's."""
+    """Record a sign-in or a sign-out of staff; the console's own sessions are Django's."""
     user: Any = request.user
     Event.objects.record(kind, user, detail="console")

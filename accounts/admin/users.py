@@ -3,8 +3,13 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.contrib.auth.forms import (
+    AdminPasswordChangeForm,
+    AdminUserCreationForm,
+    UserChangeForm,
+)
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
@@ -39,9 +44,27 @@ class UserForm(UserChangeForm):
         field_classes = {}
 
 
+class SetPasswordForm(AdminPasswordChangeForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # There is no other way to sign in than with a password; "Deactivate" closes an account.
+        self.fields.pop("usable_password", None)
+
+    def save(self, commit: bool = True) -> User:
+        """Write the password alone: hashing takes a second, in which the row may change."""
+        user: User = super().save(commit=False)
+        user.must_change_password = False
+        with transaction.atomic():
+            get_object_or_404(User.objects.select_for_update(no_key=True), pk=user.pk)
+            user.save(update_fields=["password", "must_change_password"])
+        return user
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):
     form = UserForm
+    change_password_form = SetPasswordForm
+    change_user_password_template = "admin/password_change.html"  # noqa: S105 - a path
     add_form = NewUserForm
     list_display = ["username", "email", "names", "state", "devices", "is_staff", JOINED]
     list_filter = ["is_active", "must_change_password", "is_staff", "is_superuser", "groups"]

@@ -170,6 +170,24 @@ def test_the_door_closes_after_five_attempts(page: Page, users: None, tmp_path: 
         expect(page.get_by_role("heading", name="Too Many Requests")).to_be_visible()
 
 
+def test_staff_choose_a_new_password_before_they_sign_in(
+    page: Page, server: Server, users: None
+) -> None:
+    User.objects.filter(username="susan").update(must_change_password=True)
+    sign_in(page, server, "susan")
+    page.get_by_role("link", name="Change it now").click()
+    new = "a rainy night in June"
+    page.get_by_label("Username").fill("susan")
+    page.get_by_label("Old password").fill(PASSWORD)
+    page.get_by_label("New password:", exact=True).fill(new)
+    page.get_by_label("New password confirmation").fill(new)
+    page.get_by_role("button", name="Change password").click()
+
+    expect(page.get_by_text("Your password was changed.")).to_be_visible()
+    sign_in(page, server, "susan", new)
+    expect(page.get_by_text("Active sessions")).to_be_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(
     page: Page, server: Server, users: None, scheme: str

@@ -1,0 +1,126 @@
+"""The console's forms that take a password; each verifies it as the API's login does."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
+from django.contrib.auth import authenticate, update_session_auth_hash
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse
+from django.urls import reverse
+from django.utils.decorators import method_decorator
+from django.utils.html import format_html
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.generic import FormView
+
+from accounts.models import Event, StaleLoginError
+
+MUST_CHANGE = 'Your password must be changed before you sign in. <a href="{}">Change it now</a>.'
+
+
+def identity_field() -> forms.CharField:
+    """
+    Accept a username or an e-mail address, as it is typed.
+
+    Django's own field has the length of a username, and applies NFKC, so that an address that was
+    never registered would sign in.
+    """
+    widget = forms.TextInput(attrs={"autofocus": True})
+    return forms.CharField(label="Username", max_length=254, widget=widget)
+
+
+class SignInForm(AdminAuthenticationForm):
+    """Sign staff in; for anybody else a right password is rejected like a wrong one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["username"] = identity_field()
+
+    def clean(self) -> dict[str, Any]:
+        identity, password = map(self.cleaned_data.get, ("username", "password"))
+        if identity and password:
+            self.user_cache = authenticate(
+                self.request, username=identity, password=password, staff_only=True
+            )
+            if self.user_cache is None:
+                raise self.get_invalid_login_error()
+            self.confirm_login_allowed(self.user_cache)
+        return self.cleaned_data
+
+    def confirm_login_allowed(self, user: Any) -> None:
+        super().confirm_login_allowed(user)
+        if user.must_change_password:
+            Event.objects.record_refusal(user, "password change required")
+            text = format_html(MUST_CHANGE, reverse("admin:password_change"))
+            raise ValidationError(text, code="password_change_required")
+
+
+class PasswordForm(AdminPasswordChangeForm):
+    """
+    Change the password of the staff member who is signed in, or else of the one who is named.
+
+    The new password is validated before the old one is verified, as in the API: what is wrong with
+    the new one must not tell whether the old one is right.
+    """
+
+    field_order = ["username", "old_password", "new_password1", "new_password2"]
+
+    def __init__(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request.user, *args, **kwargs)
+        self.request = request
+        if request.user.is_anonymous:
+            self.fields["username"] = identity_field()
+            self.order_fields(self.field_order)
+
+    def clean_old_password(self) -> str:
+        """Leave it to `clean`: Django would verify it here, uncounted."""
+        return str(self.cleaned_data["old_password"])
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if cleaned.get("old_password") == cleaned.get("new_password1"):
+            message = "The new password must differ from the current one."
+            self.add_error("new_password1", ValidationError(message, code="password_unchanged"))
+        if not self.errors:
+            self.verify(cleaned.get("username") or self.user.get_username())
+        return cleaned
+
+    def verify(self, identity: str) -> None:
+        user = authenticate(
+            self.request,
+            username=identity,
+            password=self.cleaned_data["old_password"],
+            staff_only=True,
+        )
+        if user is None:
+            message = self.error_messages["password_incorrect"]
+            self.add_error("old_password", ValidationError(message, code="password_incorrect"))
+            return
+        self.user = user
+        self.validate_password_for_user(user, "new_password2")
+
+    def save(self, commit: bool = True) -> Any:
+        """Set the new password; raises StaleLoginError where the account was changed meanwhile."""
+        self.user.change_password(self.cleaned_data["new_password1"], session=None)
+        return self.user
+
+
+@method_decorator([never_cache, sensitive_post_parameters()], name="dispatch")
+class PasswordView(FormView):
+    form_class = PasswordForm
+    template_name = "admin/password_change.html"
+
+    def get_form_kwargs(self) -> dict[str, Any]:
+        return {**super().get_form_kwargs(), "request": self.request}
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        try:
+            user = form.save()
+        except StaleLoginError:
+            form.add_error("old_password", "The account was changed meanwhile. Try again.")
+            return self.form_invalid(form)
+        if self.request.user == user:
+            # The new password ends every session but the one that set it.
+            update_session_auth_hash(self.request, user)
+        return super().form_valid(form)
