@@ -1,53 +1,19 @@
 """The staff console: Django's admin site, with a first page and a sign-in of its own."""
 
-import functools
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
-from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.contrib.admin.views.autocomplete import AutocompleteJsonView
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
 from accounts.models import Event
-from config import errors, pagination, throttling
+from config import errors, throttling
 from config.dashboard import dashboard
-from config.search import indexed
+from config.model_admin import BoundedAdmin, combine, delete_selected
 from config.sign_in import PasswordView, SignInForm
-
-
-class BoundedPaginator(Paginator):
-    """Pages of a table of any size: what lies beyond is for a search or a filter to find."""
-
-    @functools.cached_property
-    def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return min(pagination.bounded_count(rows), pagination.MAXIMUM_COUNT)
-
-
-class BoundedAdmin(admin.ModelAdmin):
-    paginator = BoundedPaginator
-    show_full_result_count = False
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """Read a bounded number of rows, as the API does, where the queryset has the conditions."""
-        if not hasattr(queryset, "search_conditions"):
-            return super().get_search_results(request, queryset, search_term)
-        try:
-            conditions = queryset.search_conditions(search_term)
-        except ValidationError as error:
-            messages.warning(request, error.message)
-            return queryset.none(), False
-        if conditions is None:
-            return queryset, False
-        found = indexed(queryset, conditions)
-        if found.is_capped:
-            messages.warning(request, "More rows match than are shown. Add a word.")
-        return queryset.filter(pk__in=found.pks), False
 
 
 class ConsoleSite(admin.AdminSite):
@@ -59,15 +25,21 @@ class ConsoleSite(admin.AdminSite):
     enable_nav_sidebar = False  # There are five lists, and the first page has them.
     login_form = SignInForm
 
+    def __init__(self, name: str = "admin") -> None:
+        super().__init__(name)
+        self.add_action(delete_selected)
+
     def register(
         self,
         model_or_iterable: Any,
         admin_class: type[admin.ModelAdmin] | None = None,
         **options: Any,
     ) -> None:
-        """Bound the list of every app, yours too, unless its admin says otherwise."""
-        bases = (admin_class, BoundedAdmin) if admin_class else (BoundedAdmin,)
-        bounded = type(bases[0].__name__, bases, {"__module__": bases[0].__module__})
+        """Bound the pages of every app's models, unless their admin says otherwise."""
+        if admin_class is None or issubclass(BoundedAdmin, admin_class):
+            bounded = BoundedAdmin
+        else:
+            bounded = combine(admin_class, BoundedAdmin)
         super().register(model_or_iterable, bounded, **options)
 
     def get_urls(self) -> list[Any]:
@@ -110,10 +82,22 @@ class ConsoleSite(admin.AdminSite):
             messages.success(request, "Your password was changed. Sign in with the new one.")
         return response
 
+    def autocomplete_view(self, request: HttpRequest) -> Any:
+        return AutocompleteView.as_view(admin_site=self)(request)
+
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         if request.method == "POST":
             record(Event.Kind.SIGNED_OUT, request)
         return super().logout(request, extra_context)
+
+
+class AutocompleteView(AutocompleteJsonView):
+    def process_request(self, request: HttpRequest) -> Any:
+        """Reject the name of a reverse relation, which no form has a field for."""
+        term, model_admin, field, to_field = super().process_request(request)
+        if not field.concrete:
+            raise PermissionDenied
+        return term, model_admin, field, to_field
 
 
 def limited(request: HttpRequest) -> HttpResponse | None:

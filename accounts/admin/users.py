@@ -1,7 +1,9 @@
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.templatetags.admin_urls import admin_urlname
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.forms import (
     AdminPasswordChangeForm,
@@ -13,7 +15,7 @@ from django.db import transaction
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
-from django.urls import path
+from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
 from accounts.admin.pages import (
@@ -164,15 +166,15 @@ class UserAdmin(DjangoUserAdmin):
         self.set_all(request, users, must_change_password=True)
 
     def set_all(self, request: HttpRequest, users: QuerySet[User], **state: bool) -> None:
-        """Save each user, whose sessions then end where they must."""
-        touched = [user for user in users if may_touch(request, user)]
-        for user in touched:
-            for name, value in state.items():
-                setattr(user, name, value)
-            user.save(update_fields=[*state])
-        if left := len(users) - len(touched):
-            messages.error(request, f"{left} of them are staff, whom only superusers change.")
-        messages.success(request, f"{count(len(touched), 'user')} changed.")
+        """Change each user in a transaction of its own, and say what became of how many."""
+        results = Counter(
+            set_state(request, pk, state) for pk in users.values_list("pk", flat=True)
+        )
+        if number := results["staff"]:
+            messages.error(request, f"{number} of them are staff, whom only superusers change.")
+        if number := results["deleted"]:
+            messages.warning(request, f"{count(number, 'user')} deleted meanwhile.")
+        messages.success(request, f"{count(results['changed'], 'user')} changed.")
 
     def get_urls(self) -> list[Any]:
         def own(route: str, view: Callable[..., HttpResponse]) -> Any:
@@ -195,6 +197,7 @@ class UserAdmin(DjangoUserAdmin):
     def end(self, request: HttpRequest, pk: int, sessions: SessionQuerySet) -> HttpResponse:
         if not self.has_end_permission(request):
             raise PermissionDenied
+        get_object_or_404(User, pk=pk)
         end_and_say(request, sessions)
         return redirect("admin:accounts_user_change", pk)
 
@@ -220,12 +223,41 @@ class UserAdmin(DjangoUserAdmin):
             events = Event.objects.filter(user_id=user.pk).order_by("-created_at", "-pk")
             context |= {
                 "sessions": sessions[:SHOWN] if sees("accounts.view_session") else None,
-                "session_count": sessions.count(),
+                "session_count": self.get_paginator(request, sessions, SHOWN).count,
+                "related_lists": list(self.related_lists(request, user)),
                 "events": events[:SHOWN] if sees("accounts.view_event") else None,
                 "may_end": self.has_end_permission(request),
                 "may_change": self.has_change_permission(request, user),
             }
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def related_lists(self, request: HttpRequest, user: User) -> Iterator[dict[str, Any]]:
+        """Yield the lists of other apps that hold rows of a user, as far as staff may see them."""
+        for relation in self.opts.related_objects:
+            model: Any = relation.related_model
+            if model is Session or not self.admin_site.is_registered(model):
+                continue
+            model_admin = self.admin_site.get_model_admin(model)
+            if model_admin.has_view_permission(request):
+                name = relation.field.name
+                rows = model.objects.filter(**{name: user}).order_by("pk")
+                number = model_admin.get_paginator(request, rows, 1).count
+                url = reverse(admin_urlname(model._meta, "changelist"))  # type: ignore[arg-type]
+                yield {"model": model._meta, "number": number, "to": f"{url}?{name}={user.pk}"}
+
+
+def set_state(request: HttpRequest, pk: int, state: dict[str, bool]) -> str:
+    """Change a user as they are now, and name the result."""
+    with transaction.atomic():
+        user = User.objects.select_for_update(no_key=True).filter(pk=pk).first()
+        if user is None:
+            return "deleted"
+        if not may_touch(request, user):
+            return "staff"
+        for name, value in state.items():
+            setattr(user, name, value)
+        user.save(update_fields=[*state])
+        return "changed"
 
 
 def may_touch(request: HttpRequest, user: User | None) -> bool:

@@ -11,6 +11,7 @@ from pytest_django import Settings
 
 from accounts.models import Event, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher
+from catalog.models import Product
 from config.tests.serving import Server, serve
 from conftest import API, PASSWORD
 from faults.world import Client
@@ -168,6 +169,23 @@ def test_the_door_closes_after_five_attempts(page: Page, users: None, tmp_path: 
         sign_in(page, strict, "boss")
 
         expect(page.get_by_role("heading", name="Too Many Requests")).to_be_visible()
+
+
+def test_a_form_that_was_left_open_changes_only_what_was_typed(
+    page: Page, server: Server, users: None
+) -> None:
+    text = "\n  a\n\nb \n"
+    owner = User.objects.get(username="alice")
+    product = Product.objects.create(owner=owner, title="Lamp", description=text, amount=1)
+    sign_in(page, server, "boss")
+    page.goto(f"http://127.0.0.1:{server.port}/admin/catalog/product/{product.pk}/change/")
+    Product.objects.update(amount=7)
+    page.get_by_label("Title").fill("Desk lamp")
+    page.get_by_role("button", name="Save", exact=True).click()
+
+    expect(page.get_by_text("was changed successfully")).to_be_visible()
+    product.refresh_from_db()
+    assert (product.title, product.amount, product.description) == ("Desk lamp", 7, text)
 
 
 def test_staff_choose_a_new_password_before_they_sign_in(

@@ -1,0 +1,160 @@
+"""What staff do in the console while users do something else, with real threads and commits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.messages import get_messages
+from django.test import Client
+from pytest_django import Settings
+
+from accounts.models import Event, User
+from accounts.tests.test_races import at_once
+from catalog.models import Product
+from config.tests.forms import Fields, fields_of
+from conftest import API, PASSWORD, SignIn
+
+ROUNDS = 40
+NEW = "a rainy night in June"
+ACTIONS = ["deactivate", "activate", "force_password_change", "end_sessions", "delete_selected"]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def lifted_limits(settings: Settings) -> None:
+    settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
+
+
+@pytest.fixture
+def console(make_user: Callable[..., User]) -> Client:
+    browser = Client(raise_request_exception=False)
+    browser.force_login(make_user("boss", is_staff=True, is_superuser=True))
+    return browser
+
+
+def page_of(user: User) -> str:
+    return f"/admin/accounts/user/{user.pk}/change/"
+
+
+def posting(console: Client, path: str, body: Fields | dict[str, Any]) -> Callable[[Any], Any]:
+    return lambda _: console.post(path, body)
+
+
+def test_a_password_that_was_changed_stays_changed(
+    console: Client, make_user: Callable[..., User], sign_in: SignIn
+) -> None:
+    for n in range(ROUNDS):
+        user = make_user(f"user{n}")
+        form = fields_of(console.get(page_of(user))) | {"names": ["Alice"]}
+        change = {"identity": f"user{n}", "current_password": PASSWORD, "new_password": NEW}
+
+        saved, changed = at_once(
+            posting(console, page_of(user), form),
+            lambda client, change=change: client.post(f"{API}/auth/password", change),
+        )
+
+        assert (saved.status_code, changed.status_code) == (302, 204)
+        assert sign_in(user, NEW).get(f"{API}/users/me").json()["names"] == "Alice"
+
+
+def test_an_account_that_was_deleted_stays_deleted(
+    console: Client, make_user: Callable[..., User], sign_in: SignIn
+) -> None:
+    for n in range(ROUNDS):
+        user = make_user(f"user{n}")
+        device = sign_in(user)
+        form = fields_of(console.get(page_of(user))) | {"names": ["Alice"]}
+
+        saved, deleted = at_once(
+            posting(console, page_of(user), form),
+            lambda _, device=device, user=user: device.delete(f"{API}/users/{user.pk}"),
+        )
+
+        assert (saved.status_code, deleted.status_code) == (302, 204)
+        assert not User.objects.filter(pk=user.pk).exists()
+
+
+def test_a_product_keeps_what_its_owner_changed(
+    console: Client, user: User, sign_in: SignIn
+) -> None:
+    device = sign_in(user)
+    for _ in range(ROUNDS):
+        product = Product.objects.create(owner=user, title="Lamp", amount=1)
+        page = f"/admin/catalog/product/{product.pk}/change/"
+        form = fields_of(console.get(page)) | {"title": ["Desk lamp"]}
+
+        saved, changed = at_once(
+            posting(console, page, form),
+            lambda _, pk=product.pk: device.patch(f"{API}/product/{pk}", {"amount": 2}),
+        )
+
+        assert (saved.status_code, changed.status_code) == (302, 200)
+        product.refresh_from_db()
+        assert (product.title, product.amount) == ("Desk lamp", 2)
+
+
+def test_a_product_that_was_deleted_stays_deleted(
+    console: Client, user: User, sign_in: SignIn
+) -> None:
+    device = sign_in(user)
+    for _ in range(ROUNDS):
+        product = Product.objects.create(owner=user, title="Lamp", amount=1)
+        page = f"/admin/catalog/product/{product.pk}/change/"
+        form = fields_of(console.get(page)) | {"title": ["Desk lamp"]}
+
+        saved, deleted = at_once(
+            posting(console, page, form),
+            lambda _, pk=product.pk: device.delete(f"{API}/product/{pk}"),
+        )
+
+        assert (saved.status_code, deleted.status_code) == (302, 204)
+        assert not Product.objects.exists()
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_counts_only_the_users_who_are_still_there(
+    console: Client, make_user: Callable[..., User], sign_in: SignIn, action: str
+) -> None:
+    for n in range(15):
+        users = [make_user(f"user{n}-{m}") for m in range(3)]
+        devices = [(sign_in(user), user.pk) for user in users]
+        body = {"action": action, "_selected_action": [user.pk for user in users]}
+
+        done, *deleted = at_once(
+            posting(console, "/admin/accounts/user/", body | {"post": "yes", "confirmed": "yes"}),
+            *(
+                lambda _, device=device, pk=pk: device.delete(f"{API}/users/{pk}")
+                for device, pk in devices[:2]
+            ),
+        )
+
+        assert done.status_code == 302
+        assert {response.status_code for response in deleted} <= {204, 401}
+        told = [str(message) for message in get_messages(done.wsgi_request)]
+        if action == "delete_selected":
+            gone = Event.objects.filter(kind="account_deleted", username__startswith=f"user{n}-")
+            number = gone.filter(actor="boss").count()
+            assert not User.objects.filter(pk__in=body["_selected_action"]).exists()
+            assert told == [f"Successfully deleted {number} user{'s' if number > 1 else ''}."]
+        elif action != "end_sessions":
+            assert sum(int(text.split()[0]) for text in told) <= 3
+        console.cookies.pop("messages", None)
+
+
+def test_two_deletions_of_the_same_users_count_each_once(
+    console: Client, make_user: Callable[..., User]
+) -> None:
+    other = Client(raise_request_exception=False)
+    other.force_login(User.objects.get(username="boss"))
+    users = [make_user(f"user{n}") for n in range(6)]
+    selected = [user.pk for user in users]
+    body = {"action": "delete_selected", "post": "yes", "_selected_action": selected}
+
+    responses = at_once(
+        posting(console, "/admin/accounts/user/", body),
+        posting(other, "/admin/accounts/user/", body),
+    )
+
+    assert [response.status_code for response in responses] == [302, 302]
+    assert Event.objects.filter(kind="account_deleted").count() == 6
