@@ -17,13 +17,13 @@ PostgreSQL's statistics know.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.contrib.postgres.aggregates import ArrayAgg
+from django.contrib.postgres.fields import ArrayField
 from django.db import connections, transaction
-from django.db.models import Aggregate, BooleanField, Count, ExpressionWrapper, Q, QuerySet
+from django.db.models import BooleanField, ExpressionWrapper, F, Func, Q, QuerySet, Value
 from django.db.models.expressions import RawSQL
 
 from config.keysets import compiled
@@ -34,10 +34,12 @@ SEARCH_ROWS = 2_000
 SAMPLE_PAGES = 20
 
 
-class Last(Aggregate):
-    """The value in the last of ordered rows."""
+class AnyOf(Func):
+    """As `__in`, with one parameter for all values."""
 
-    template = "(ARRAY_AGG(%(expressions)s))[COUNT(*)]"
+    template = "%(expressions)s)"
+    arg_joiner = " = ANY ("
+    output_field = BooleanField()
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class Search:
     def sort(self, pks: list[Any], place: Q | None) -> Found:
         """Sort rows that are known to match, and leave out what the queryset does not select."""
         # Without a LIMIT: for its sake PostgreSQL would walk the ordering's index instead.
-        rows = self.queryset.filter(pk__in=pks).values_list("pk", flat=True)
+        array = Value(pks, ArrayField(self.queryset.model._meta.pk))
+        rows = self.queryset.filter(AnyOf(F("pk"), array)).values_list("pk", flat=True)
         found = list(rows)
         return Found(found if place is None else list(rows.filter(place)), len(found))
 
@@ -88,8 +91,7 @@ class Search:
 
     def walk(self, queryset: QuerySet[Any]) -> Found:
         """Look for what matches among the first rows."""
-        lasts = {f"search_{name}": Last(name) for name in self.keys}
-        return read(queryset, self.conditions[0], SEARCH_ROWS, **lasts)
+        return read(queryset, self.conditions[0], SEARCH_ROWS, self.keys)
 
     def is_common(self) -> bool:
         """Tell from a sample whether more rows of the table match than could be counted."""
@@ -124,17 +126,21 @@ def indexed(queryset: QuerySet[Any], conditions: tuple[Q, Q]) -> Found:
         return read(rows, match, SEARCH_ROWS + 1)
 
 
-def read(rows: QuerySet[Any], match: Q, most: int, **aggregates: Aggregate) -> Found:
+def read(rows: QuerySet[Any], match: Q, most: int, keys: Sequence[str] = ()) -> Found:
     """Read at most so many rows and find what matches among them, in one statement."""
-    decided = rows.annotate(search_match=ExpressionWrapper(match, BooleanField()))[:most]
-    found = decided.aggregate(
-        search_rows=Count("*"),
-        search_pks=ArrayAgg("pk", filter=Q(search_match=True)),
-        **aggregates,
-    )
-    pks = found.pop("search_pks") or []
-    is_capped = found.pop("search_rows") == most
-    return Found(pks, len(pks), is_capped, list(found.values()) if is_capped else None)
+    decided = rows.annotate(search_match=ExpressionWrapper(match, BooleanField()))
+    statement, parameters = compiled(decided.values_list("pk", "search_match", *keys)[:most])
+    names = ["pk", "search_match", *(f"key_{number}" for number, _ in enumerate(keys))]
+    lasts = [f"(array_agg({name}))[count(*)]" for name in names[2:]]
+    columns = ", ".join(["count(*)", "array_agg(pk) FILTER (WHERE search_match)", *lasts])
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(
+            f"SELECT {columns} FROM ({statement}) AS found ({', '.join(names)})",  # noqa: S608
+            parameters,
+        )
+        count, pks, *last = cursor.fetchone()
+    is_capped = count == most
+    return Found(pks or [], len(pks or []), is_capped, last if is_capped else None)
 
 
 @contextlib.contextmanager
