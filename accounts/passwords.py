@@ -15,8 +15,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
+import bcrypt
 from django.conf import settings
-from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
+from django.contrib.auth.hashers import (
+    BCryptPasswordHasher,
+    BCryptSHA256PasswordHasher,
+    PBKDF2PasswordHasher,
+)
 from django.core.exceptions import ValidationError
 from prometheus_client import Gauge
 from rest_framework.exceptions import APIException
@@ -25,6 +30,7 @@ from api.text import is_invisible
 
 MAXIMUM_LENGTH = 128
 CONTEXT_WORD_LENGTH = 4
+BCRYPT_BYTES = 72
 LONGEST_WAIT = 2.0
 FREE_THREADS = 3
 NICENESS = 10
@@ -45,24 +51,22 @@ class HashingBusyError(APIException):
     wait = 2
 
 
-class BoundedBCryptSHA256PasswordHasher(BCryptSHA256PasswordHasher):
-    """bcrypt over SHA-256, so that nothing is cut at 72 bytes; raises HashingBusyError."""
+class BoundedHasher:
+    """A hasher that works in one of the process's places; raises HashingBusyError."""
 
-    rounds = settings.BCRYPT_ROUNDS
-
-    def encode(self, password: str, salt: str | bytes) -> str:
+    def encode(self, *args: Any) -> str:
         turns, places = hashing_places()
         if not turns.acquire(blocking=False):
             raise HashingBusyError
         try:
             with TURNS_TAKEN.track_inprogress():
-                return self.encode_in_place(places, password, salt)
+                return self.encode_in_place(places, *args)
         finally:
             turns.release()
 
-    def encode_in_place(self, places: Executor, password: str, salt: str | bytes) -> str:
+    def encode_in_place(self, places: Executor, *args: Any) -> str:
         """Wait for a place, but not for long."""
-        hashing = places.submit(self.encode_now, password, salt)
+        hashing = places.submit(self.encode_now, *args)
         try:
             return hashing.result(timeout=LONGEST_WAIT)
         except FutureTimeoutError:
@@ -70,9 +74,32 @@ class BoundedBCryptSHA256PasswordHasher(BCryptSHA256PasswordHasher):
                 raise HashingBusyError from None
         return hashing.result()
 
-    def encode_now(self, password: str, salt: str | bytes) -> str:
+    def encode_now(self, *args: Any) -> str:
         with PLACES_TAKEN.track_inprogress():
-            return super().encode(password, salt)  # type: ignore[arg-type]
+            return super().encode(*args)  # type: ignore[misc,no-any-return]
+
+
+class BoundedBCryptSHA256PasswordHasher(BoundedHasher, BCryptSHA256PasswordHasher):
+    """bcrypt over SHA-256, so that nothing is cut at 72 bytes."""
+
+    rounds = settings.BCRYPT_ROUNDS
+
+
+class ImportedPBKDF2PasswordHasher(BoundedHasher, PBKDF2PasswordHasher):
+    """Verifies the hashes of an import; the next login replaces them."""
+
+
+class CuttingBCryptPasswordHasher(BCryptPasswordHasher):
+    """bcrypt as libraries before 5.0 did it, which ignored what came after 72 bytes."""
+
+    def encode(self, password: str, salt: str | bytes) -> str:
+        # Cut as bytes: the last character may be cut in two.
+        hashed = bcrypt.hashpw(password.encode()[:BCRYPT_BYTES], salt)  # type: ignore[arg-type]
+        return f"{self.algorithm}${hashed.decode('ascii')}"
+
+
+class ImportedBCryptPasswordHasher(BoundedHasher, CuttingBCryptPasswordHasher):
+    """Verifies the hashes of an import; the next login replaces them by one of all bytes."""
 
 
 def refuse_when_full() -> None:

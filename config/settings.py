@@ -203,9 +203,9 @@ BCRYPT_ROUNDS = env.integer("BCRYPT_ROUNDS", 14, low=4, high=31)
 HASHING_PLACES = env.integer("HASHING_PLACES", max(1, CORES - 1), low=1, high=1024)
 PASSWORD_HASHERS = [
     "accounts.passwords.BoundedBCryptSHA256PasswordHasher",
-    # Only to verify what an import brings along; a hash is upgraded at the next login.
-    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
-    "django.contrib.auth.hashers.BCryptPasswordHasher",
+    # Only to verify the hashes of an import; the next login replaces them.
+    "accounts.passwords.ImportedPBKDF2PasswordHasher",
+    "accounts.passwords.ImportedBCryptPasswordHasher",
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {

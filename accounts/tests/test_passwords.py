@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from bcrypt import gensalt, hashpw
 from django.contrib.auth.hashers import get_hasher
 from django.contrib.auth.password_validation import password_validators_help_texts
 from django.core.management import CommandError, call_command
@@ -11,6 +12,7 @@ from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+import config.settings
 from accounts import passwords
 from accounts.models import Session, StaleLoginError, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher, HashingBusyError
@@ -190,6 +192,13 @@ class TestHashing:
         passwords.hashing_places()[1].shutdown()
         passwords.hashing_places.cache_clear()
 
+    @pytest.fixture
+    def imports(self, bcrypt: None, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Accept what an import brings along, as in production, at the lowest cost."""
+        settings.PASSWORD_HASHERS = config.settings.PASSWORD_HASHERS
+        monkeypatch.setattr(passwords.ImportedBCryptPasswordHasher, "rounds", 4)
+        monkeypatch.setattr(passwords.ImportedPBKDF2PasswordHasher, "iterations", 10)
+
     def test_the_cost_is_14(self) -> None:
         assert BoundedBCryptSHA256PasswordHasher.rounds == 14
 
@@ -248,6 +257,48 @@ class TestHashing:
         assert user.check_password(NEW)
         with pytest.raises(StaleLoginError):
             stale.lock_verified()
+
+    @pytest.mark.parametrize("password", ["a" * 73, "é" * 36 + "x", "x" + "é" * 60])
+    @pytest.mark.parametrize(("signs_in", "changed"), [(200, ""), (200, "y"), (401, "z")])
+    def test_an_imported_bcrypt_hash_verifies_long_passwords_and_is_replaced(
+        self,
+        bcrypt: None,
+        imports: None,
+        client: APIClient,
+        user: User,
+        password: str,
+        signs_in: int,
+        changed: str,
+    ) -> None:
+        """The library that made the hash ignored what came after 72 bytes."""
+        raw = password.encode()[:72]
+        User.objects.update(password=f"bcrypt${hashpw(raw, gensalt(4)).decode()}")
+        typed = {"": password, "y": password + "y", "z": "z" + password}[changed]
+        body = {"identity": "alice", "password": typed}
+
+        assert client.post(f"{API}/auth/login", body).status_code == signs_in
+
+        user.refresh_from_db()
+        if signs_in == 200:
+            assert user.password.startswith("bcrypt_sha256$")
+            assert user.check_password(typed)
+            assert not user.check_password(typed + "more")
+
+    @pytest.mark.parametrize("algorithm", ["bcrypt", "pbkdf2_sha256"])
+    def test_imported_hashes_are_verified_in_the_places_too(
+        self, bcrypt: None, imports: None, user: User, algorithm: str
+    ) -> None:
+        hasher = get_hasher(algorithm)
+        encoded = hasher.encode(PASSWORD, hasher.salt())
+        assert hasher.verify(PASSWORD, encoded)
+        turns, _ = passwords.hashing_places()
+        for _ in range(5):
+            turns.acquire()
+
+        with pytest.raises(HashingBusyError):
+            hasher.verify(PASSWORD, encoded)
+
+        turns.release(5)
 
     def test_more_than_may_wait_are_turned_away_and_not_counted(
         self, bcrypt: None, client: APIClient, user: User, settings: Settings
