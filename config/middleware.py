@@ -37,6 +37,8 @@ PAGE_POLICY = (
     "frame-ancestors 'none'; object-src 'none'"
 )
 LONGEST_QUERY = 4096  # characters: gunicorn takes no longer request line
+# As a proxy may write it: an IPv4 address or an IPv6 one in brackets, each with a port or without.
+ADDRESS_AND_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:[0-9]{1,5})?|(?P<ipv4>[^:]+):[0-9]{1,5}")
 DRAINED_BYTES = 16 * 1024 * 1024
 # Decoding 1 MiB of percent signs takes a quarter of a second. This holds a form's longest text.
 LONGEST_FORM = 192 * 1024
@@ -197,9 +199,12 @@ def client_address(request: HttpRequest) -> str:
 
 
 def canonical_address(text: str) -> str | None:
-    """Write an address in its one form: no zone, IPv4 in IPv6 as IPv4; None if it isn't one."""
+    """Return an address in its one form: no port, no zone, IPv4 in IPv6 as IPv4; None for none."""
+    text = text.strip()
+    if match := ADDRESS_AND_PORT.fullmatch(text):
+        text = match["ipv6"] or match["ipv4"]
     try:
-        address = ipaddress.ip_address(text.strip().partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     mapped = getattr(address, "ipv4_mapped", None)

@@ -225,6 +225,26 @@ class TestClientAddress:
             (1, " 2001:DB8:0:0::1 ", "2001:db8::1"),
             (1, "::ffff:198.51.100.1", "198.51.100.1"),
             (1, "fe80::1%eth0", "fe80::1"),
+            (1, "203.0.113.5:4711", "203.0.113.5"),
+            (1, "[2001:db8::5]:443", "2001:db8::5"),
+            (1, "[2001:db8::5]", "2001:db8::5"),
+            (1, "[::ffff:203.0.113.5]:443", "203.0.113.5"),
+            (1, "203.0.113.9:1, 198.51.100.1:2", "198.51.100.1"),
+            (2, "203.0.113.9:1, 198.51.100.1:2, [2001:db8::5]:3", "198.51.100.1"),
+            (3, "203.0.113.9:1, 198.51.100.1:2", "127.0.0.1"),
+            # Whatever else stands there is nobody's address.
+            (1, "203.0.113.5:", "127.0.0.1"),
+            (1, "203.0.113.5:99x", "127.0.0.1"),
+            (1, "203.0.113.5:4711:4711", "127.0.0.1"),
+            (1, "[203.0.113.5", "127.0.0.1"),
+            (1, "[]:443", "127.0.0.1"),
+            (1, "[[::1]]:443", "127.0.0.1"),
+            (1, "2001:db8::5]:443", "127.0.0.1"),
+            (1, ":4711", "127.0.0.1"),
+            (1, "\u0661.2.3.4", "127.0.0.1"),
+            (1, "1.2.3." + "4" * 4000, "127.0.0.1"),
+            (1, "[" * 4000, "127.0.0.1"),
+            (1, ":" * 4000, "127.0.0.1"),
         ],
     )
     def test_the_proxies_say_who_is_there(
@@ -254,6 +274,14 @@ class TestClientAddress:
         assert 429 not in self.attempts(client, *mapped[:4])
         same = [{"REMOTE_ADDR": "192.0.2.7"}] * 5 + [{"REMOTE_ADDR": "::ffff:192.0.2.7"}]
         assert self.attempts(client, *same)[-1] == 429
+
+    def test_ports_move_nobody(self, client: APIClient, user: User, settings: Settings) -> None:
+        settings.TRUSTED_PROXY_COUNT = 1
+        ports = [{"HTTP_X_FORWARDED_FOR": f"203.0.113.5:{n}"} for n in range(1000, 1006)]
+        others = [{"HTTP_X_FORWARDED_FOR": f"203.0.113.{n}:1000"} for n in range(6, 10)]
+
+        assert self.attempts(client, *ports) == [401] * 5 + [429]
+        assert self.attempts(client, *others) == [401] * 4
 
     def test_a_unix_socket_has_no_address(self, user: User, sign_in: SignIn) -> None:
         sign_in(user, REMOTE_ADDR="")
