@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import ipaddress
 import time
 from datetime import timedelta
 from typing import Any
@@ -15,7 +14,9 @@ from django.utils import timezone
 from prometheus_client import Counter
 from rest_framework.exceptions import Throttled
 
-from accounts.models import Event, User
+from accounts.counting import count, network_of
+from accounts.models import Event, Session, User
+from accounts.models.events import UNKNOWN_IDENTITY, WRONG_PASSWORD
 from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, refuse_when_full
 
 LOGINS = Counter(
@@ -43,33 +44,29 @@ class LoginFailures:
     def __init__(self, user: User | None, identity: str, address: str) -> None:
         self.user = user
         account = f"user:{user.pk}" if user else f"name:{identity}"
-        network = ipaddress.ip_network(f"{address}/{64 if ':' in address else 32}", strict=False)
-        is_known = (
-            user is not None
-            and user.sessions.filter(
-                ip_address__range=(str(network[0]), str(network[-1])),
-                last_used_at__gt=timezone.now() - ADDRESS_MEMORY,
-            ).exists()
-        )
-        parts = (account, str(network) if is_known else "strangers")
-        self.key = f"login-failures:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
+        self.account = digest(account)
+        network = network_of(address)
+        # The same statement for an identity that does not exist, or the time would tell.
+        is_known = Session.objects.filter(
+            user=user.pk if user else 0,
+            ip_address__range=(str(network[0]), str(network[-1])),
+            last_used_at__gt=timezone.now() - ADDRESS_MEMORY,
+        ).exists()
+        self.key = f"login-failures:{digest(account, str(network) if is_known else 'strangers')}"
 
     def count(self) -> None:
-        """Count an attempt, before the password is looked at; raise where it is one too many."""
+        """Count an attempt, before the password is verified; raise where it is one too many."""
         quota, window = settings.LOGIN_FAILURE_LIMIT
-        until = cache.get_or_set(self.key, time.time() + window, window)
-        if not isinstance(until, float):  # Not written by this service.
-            until = time.time() + window
+        end = time.time() + window
+        until = cache.get_or_set(self.key, end, window)
+        if not isinstance(until, float):  # A cache that lost the key, or has one of another origin.
+            until = end
             cache.set(self.key, until, window)
         self.counter = f"{self.key}:{until}"
         # It outlives the window that it is named after, so that it can't expire in between.
-        cache.add(self.counter, 0, window + 60)
-        try:
-            failures = cache.incr(self.counter)
-        except ValueError:  # The shared cache went away, or came back, just now.
-            failures = 1
+        failures = count(self.counter, window + 60)
         if failures == quota + 1:
-            Event.objects.record_limit("login-failures", self.user)
+            Event.objects.record_limit_reached(self.user, "login-failures")
         if failures > quota:
             # The cache keeps its own time: where a clock has jumped, nobody waits longer than this.
             wait = min(max(1, until - time.time()), window)
@@ -100,6 +97,8 @@ class IdentityBackend(ModelBackend):
 
         One password is hashed whether or not there is such a user, so that nobody learns from the
         time it takes. Raises LoginFailuresExceededError and HashingBusyError.
+
+        The attempt stays counted until the caller grants access (`User.clear_failures`).
         """
         try:
             user = self.verify(request, username, password, staff_only=staff_only)
@@ -130,14 +129,19 @@ class IdentityBackend(ModelBackend):
             failures.uncount()
             raise
         if user is None or not is_right or not self.user_can_authenticate(user):
-            reason = "inactive" if is_right else "wrong password"
-            Event.objects.record_refusal(user, reason if user else "unknown identity")
+            reason = "inactive" if is_right else WRONG_PASSWORD
+            reason = reason if user else UNKNOWN_IDENTITY
+            Event.objects.record_refusal(user, reason, account=failures.account)
             return None
         if staff_only and not user.is_staff:
             Event.objects.record_refusal(user, "not staff")
             return None
-        failures.clear()
+        user.failures = failures
         return user
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def unknown_user() -> User:

@@ -1,4 +1,4 @@
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, UnsupportedMediaType
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -7,14 +7,19 @@ from accounts.models import User
 
 
 class IsAuthenticatedOrNamesIdentity(IsAuthenticated):
-    """Whoever has no token says in the body who they are, and proves it by a password there."""
+    """A request without a token names its user in the body, and proves it by a password there."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        try:
-            names_identity = "identity" in request.data
-        except (APIException, TypeError):
-            names_identity = False
-        return names_identity or super().has_permission(request, view)
+        return super().has_permission(request, view) or names_identity(request)
+
+
+def names_identity(request: Request) -> bool:
+    try:
+        return "identity" in request.data
+    except UnsupportedMediaType:
+        raise
+    except (APIException, TypeError):
+        return False
 
 
 class IsSelfOrReadOnly(BasePermission):

@@ -11,7 +11,7 @@ from drf_spectacular.utils import (
     extend_schema_serializer,
 )
 from rest_framework import serializers
-from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.fields import get_error_detail
 
 from accounts.identities import LONGEST_EMAIL, canonical_email, username_validator
@@ -19,11 +19,6 @@ from accounts.models import Event, Session, User
 from accounts.passwords import MAXIMUM_LENGTH
 from accounts.tokens import LONGEST_TOKEN
 from api.fields import LineField, StringField
-
-
-class PasswordChangeRequired(PermissionDenied):
-    default_code = "password_change_required"
-
 
 TAKEN = {
     "accounts_user_username_unique": ("username", "A user with this username already exists."),
@@ -179,9 +174,6 @@ class LoginSerializer(serializers.Serializer[User]):
         user = authenticate(request, username=attrs["identity"], password=attrs["password"])
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
-        if user.must_change_password:
-            Event.objects.record_refusal(user, "password change required")
-            raise PasswordChangeRequired
         return {"user": user}
 
 
@@ -209,8 +201,16 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
         if not caller:  # Not before: a stranger would learn what a user's attributes are.
-            validate_new_password(attrs["new_password"], user)
-        return {"user": user, "password": attrs["new_password"]}
+            self.validate_for(user, attrs["new_password"])
+        return {**attrs, "user": user}
+
+    def validate_for(self, user: User, password: str) -> None:
+        try:
+            validate_new_password(password, user)
+        except serializers.ValidationError:
+            # The current password was right, and that is always recorded.
+            Event.objects.record_refusal(user, "new password rejected")
+            raise
 
 
 def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:

@@ -3,10 +3,17 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.http import Http404
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, status, viewsets
 from rest_framework.decorators import action
-from rest_framework.exceptions import AuthenticationFailed, NotFound
+from rest_framework.exceptions import (
+    AuthenticationFailed,
+    ErrorDetail,
+    NotFound,
+    PermissionDenied,
+    ValidationError,
+)
 from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,7 +21,16 @@ from rest_framework.response import Response
 from accounts import tokens
 from accounts.authentication import TokenNotValid
 from accounts.devices import device_name
-from accounts.models import Event, Session, SessionError, SessionQuerySet, StaleLoginError, User
+from accounts.models import (
+    Event,
+    PasswordChangeRequiredError,
+    PasswordUnchangedError,
+    Session,
+    SessionError,
+    SessionQuerySet,
+    StaleLoginError,
+    User,
+)
 from accounts.permissions import IsAuthenticatedOrNamesIdentity, IsSelfOrReadOnly
 from accounts.serializers import (
     EventSerializer,
@@ -29,6 +45,13 @@ from accounts.serializers import (
     TokenPairSerializer,
     UserSerializer,
 )
+
+
+class PasswordChangeRequired(PermissionDenied):
+    default_code = "password_change_required"
+
+
+UNCHANGED = ErrorDetail("The new password must be a different one.", code="password_unchanged")
 
 
 class AuthViewSet(viewsets.GenericViewSet[Session]):
@@ -72,6 +95,8 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
             )
         except StaleLoginError as error:
             raise AuthenticationFailed(code="invalid_credentials") from error
+        except PasswordChangeRequiredError as error:
+            raise PasswordChangeRequired from error
         request.auth = session  # The request is the session's from here on, for its log line too.
         return Response({**session.tokens(), "user": UserSerializer(session.user).data})
 
@@ -102,8 +127,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(operation_id="auth_logout_all", request=None, responses=RevokedSerializer)
     @action(["POST"], False, url_path="logout-all")
     def logout_all(self, request: Request) -> Response:
-        """End every session of the user, this one too."""
-        return Response({"revoked": own_sessions(request).end(Session.Reason.LOGOUT_ALL)})
+        """End every session of the user, this one and those of the console too."""
+        user: Any = request.user
+        return Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
 
     @extend_schema(
         operation_id="auth_password",
@@ -116,38 +142,55 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         """
         Change the password and end the user's other sessions.
 
-        Without a token but with an `identity` it is that user's, and every session ends: the way
-        on for a login that was refused with `password_change_required`.
+        Without a token but with an `identity` it is that user's, and every session ends. It is
+        what follows a login that was rejected with `password_change_required`.
         """
         serializer = PasswordChangeSerializer(
             data=request.data, context=self.get_serializer_context()
         )
         serializer.is_valid(raise_exception=True)
-        user, password = serializer.validated_data["user"], serializer.validated_data["password"]
+        given = serializer.validated_data
         try:
-            user.change_password(password, session=request.auth)
+            given["user"].change_password(
+                given["new_password"], current=given["current_password"], session=request.auth
+            )
+        except PasswordUnchangedError as error:
+            raise ValidationError({"new_password": [UNCHANGED]}) from error
         except StaleLoginError as error:
+            if request.auth is None:
+                raise AuthenticationFailed(code="invalid_credentials") from error
             raise TokenNotValid from error
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
+class PersonalListMixin(mixins.ListModelMixin):
+    """A list of the caller's own: to read it guesses nothing, so each session has a count."""
+
+    action: str
+
+    @property
+    def throttle_scope(self) -> str:
+        return "auth-read" if self.action == "list" else "auth"
+
+    def throttle_ident(self, request: Request) -> str:
+        return str(request.auth.pk) if self.action == "list" else ""
+
+
 @extend_schema(tags=["auth"])
-class EventViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Event]):
+class EventViewSet(PersonalListMixin, viewsets.GenericViewSet[Event]):
     """What happened to the caller's account and sessions, newest first."""
 
     serializer_class = EventSerializer
-    throttle_scope = "auth"
 
     def get_queryset(self) -> QuerySet[Event]:
         return Event.objects.filter(user_id=self.request.user.pk).order_by("-created_at", "-id")
 
 
 @extend_schema(tags=["auth"])
-class SessionViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[Session]):
+class SessionViewSet(PersonalListMixin, viewsets.GenericViewSet[Session]):
     """The devices on which the caller is signed in."""
 
     serializer_class = SessionSerializer
-    throttle_scope = "auth"
     lookup_value_converter = "uuid"
 
     def get_queryset(self) -> SessionQuerySet:
@@ -174,7 +217,8 @@ class UserViewSet(
 
     @property
     def throttle_scope(self) -> str | None:
-        return "auth" if self.action == "create" else None
+        # Each tells something that can be guessed: PATCH, whether an address is registered.
+        return "auth" if self.action in {"create", "partial_update", "destroy"} else None
 
     def get_permissions(self) -> list[Any]:
         return [AllowAny()] if self.action == "create" else list(super().get_permissions())
@@ -183,6 +227,19 @@ class UserViewSet(
         # An update starts from what is stored now: a stale row would undo a deactivation.
         users = User.objects.all()
         return users.select_for_update(no_key=True) if self.action == "partial_update" else users
+
+    def get_object(self) -> User:
+        try:
+            return super().get_object()
+        except Http404 as error:
+            if self.kwargs["pk"] == self.request.user.pk:  # Deleted since the token was read.
+                raise TokenNotValid from error
+            raise
+
+    def perform_destroy(self, instance: User) -> None:
+        deleted, _ = instance.delete()
+        if not deleted:
+            raise TokenNotValid
 
     def get_serializer_class(self) -> type[UserSerializer]:
         serializers = {"create": RegistrationSerializer, "retrieve": ProfileSerializer}

@@ -76,7 +76,9 @@ def ours(postgres: Postgres, redis: Redis | None, database: str = "latchkey") ->
         "ACCESS_TOKEN_MINUTES": "1440",  # Longer than it takes to fill a large database.
         # What is measured is what a request costs, not how few are let through; they are counted.
         "AUTH_RATE_LIMIT": "100000000/m",
+        "AUTH_READ_LIMIT": "100000000/m",
         "LOGIN_FAILURE_LIMIT": "100000000/m",
+        "SESSION_LIMIT": "0",
     }
     service = Service("Latchkey", database, environment, [str(PROGRAMS / "gunicorn")])
     service.manage("migrate")

@@ -61,6 +61,7 @@ class ConsoleSite(admin.AdminSite):
     ) -> HttpResponse:
         response = limited(request) or super().login(request, extra_context)
         if request.method == "POST" and response.status_code == 302:
+            request.user.clear_failures()  # type: ignore[union-attr] # it is the project's user
             record(Event.Kind.SIGNED_IN, request)
         return response
 

@@ -234,12 +234,15 @@ REFRESH_TOKEN_LIFETIME = timedelta(days=env.integer("REFRESH_TOKEN_DAYS", 7, low
 SESSION_MAX_AGE = timedelta(days=env.integer("SESSION_MAX_AGE_DAYS", 30, low=1, high=3650))
 SESSION_RETENTION = timedelta(days=env.integer("SESSION_RETENTION_DAYS", 30, low=0, high=3650))
 EVENT_RETENTION = timedelta(days=env.integer("EVENT_RETENTION_DAYS", 90, low=1, high=3650))
-REFRESH_GRACE = timedelta(seconds=env.integer("REFRESH_GRACE_SECONDS", 0, low=0, high=300))
+REFRESH_GRACE = timedelta(seconds=env.integer("REFRESH_GRACE_SECONDS", 10, low=0, high=300))
+SESSION_LIMIT = env.integer("SESSION_LIMIT", 100, low=0, high=1_000_000)  # 0: none
 
 # Limits: how many, in how many seconds
 
 AUTH_RATE_LIMIT = env.rate("AUTH_RATE_LIMIT", "5/m")
+AUTH_READ_LIMIT = env.rate("AUTH_READ_LIMIT", "60/m")
 LOGIN_FAILURE_LIMIT = env.rate("LOGIN_FAILURE_LIMIT", "10/15m")
+RATELIMIT_FAIL_OPEN = True  # config.throttling counts again where the cache lost a key.
 
 # REST framework
 

@@ -102,7 +102,8 @@ class PasswordForm(AdminPasswordChangeForm):
 
     def save(self, commit: bool = True) -> Any:
         """Set the new password; raises StaleLoginError where the account was changed meanwhile."""
-        self.user.change_password(self.cleaned_data["new_password1"], session=None)
+        current, new = self.cleaned_data["old_password"], self.cleaned_data["new_password1"]
+        self.user.change_password(new, session=None, current=current)
         return self.user
 
 

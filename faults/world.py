@@ -35,6 +35,7 @@ needs_proxy = pytest.mark.skipif(
 )
 TRUSTING = ssl._create_unverified_context()  # noqa: S323 - of a certificate that is our own
 LIFTED = {"AUTH_RATE_LIMIT": "1000000/m", "LOGIN_FAILURE_LIMIT": "1000000/m"}
+LIFTED |= {"AUTH_READ_LIMIT": "1000000/m", "SESSION_LIMIT": "0", "REFRESH_GRACE_SECONDS": "0"}
 
 
 @dataclass

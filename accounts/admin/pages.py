@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
-from django.db.models import Model, QuerySet
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -15,7 +15,7 @@ from django.utils.dateformat import format as date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from accounts.models import Session, SessionQuerySet, User
+from accounts.models import Session, UserQuerySet
 
 
 def tag(text: str, meaning: str) -> SafeString:
@@ -64,8 +64,8 @@ def count(number: int, what: str) -> str:
     return f"1 {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def end_and_say(request: HttpRequest, sessions: SessionQuerySet) -> None:
-    ended = sessions.active().end(Session.Reason.STAFF)
+def end_and_say(request: HttpRequest, end: Callable[[str], int]) -> None:
+    ended = end(Session.Reason.STAFF)
     if ended:
         messages.success(request, f"{count(ended, 'session')} ended.")
     else:
@@ -73,13 +73,13 @@ def end_and_say(request: HttpRequest, sessions: SessionQuerySet) -> None:
 
 
 def end_sessions_of(
-    model_admin: admin.ModelAdmin, request: HttpRequest, users: QuerySet[User], action: str
+    model_admin: admin.ModelAdmin, request: HttpRequest, users: UserQuerySet, action: str
 ) -> HttpResponse | None:
     """End every session of these users, once the number of both was seen and confirmed."""
-    sessions = Session.objects.filter(user__in=users.order_by().values("pk"))
     if "confirmed" in request.POST:
-        end_and_say(request, sessions)
+        end_and_say(request, users.end_sessions)
         return None
+    sessions = Session.objects.filter(user__in=users.order_by().values("pk"))
     number = sessions.active().count()
     context = {
         **model_admin.admin_site.each_context(request),

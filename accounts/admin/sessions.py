@@ -88,7 +88,7 @@ class SessionAdmin(RecordAdmin):
 
     @admin.action(description="End selected sessions", permissions=["end"])
     def end(self, request: HttpRequest, sessions: SessionQuerySet) -> None:
-        end_and_say(request, sessions)
+        end_and_say(request, sessions.active().end)
 
     @admin.action(description="End all sessions of these users", permissions=["end"])
     def end_all_of_users(

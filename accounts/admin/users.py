@@ -26,7 +26,7 @@ from accounts.admin.pages import (
     moment,
     tag,
 )
-from accounts.models import Event, Session, SessionQuerySet, User
+from accounts.models import Event, Session, User, UserQuerySet
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
@@ -150,7 +150,7 @@ class UserAdmin(DjangoUserAdmin):
         return request.user.has_perm("accounts.end_session")
 
     @admin.action(description="End all sessions of the selected users", permissions=["end"])
-    def end_sessions(self, request: HttpRequest, users: QuerySet[User]) -> HttpResponse | None:
+    def end_sessions(self, request: HttpRequest, users: UserQuerySet) -> HttpResponse | None:
         return end_sessions_of(self, request, users, "end_sessions")
 
     @admin.action(description="Deactivate the selected users", permissions=["change"])
@@ -189,16 +189,16 @@ class UserAdmin(DjangoUserAdmin):
         ]
 
     def end_one(self, request: HttpRequest, pk: int, session: Any) -> HttpResponse:
-        return self.end(request, pk, Session.objects.filter(user=pk, pk=session))
+        return self.end(request, pk, Session.objects.active().filter(user=pk, pk=session).end)
 
     def end_all(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return self.end(request, pk, Session.objects.filter(user=pk))
+        return self.end(request, pk, User.objects.filter(pk=pk).end_sessions)
 
-    def end(self, request: HttpRequest, pk: int, sessions: SessionQuerySet) -> HttpResponse:
+    def end(self, request: HttpRequest, pk: int, end: Callable[[str], int]) -> HttpResponse:
         if not self.has_end_permission(request):
             raise PermissionDenied
         get_object_or_404(User, pk=pk)
-        end_and_say(request, sessions)
+        end_and_say(request, end)
         return redirect("admin:accounts_user_change", pk)
 
     def set_one(self, request: HttpRequest, pk: int, action: str) -> HttpResponse:

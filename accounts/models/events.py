@@ -13,11 +13,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.core.cache import cache
 from django.db import DatabaseError, models, transaction
 from django.db.models.functions import Now
 from prometheus_client import Counter
 
+from accounts.counting import count, network_of
 from accounts.devices import device_name
 
 if TYPE_CHECKING:
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 EVENTS = Counter("latchkey_events", "Events that were recorded, by their kind.", ["kind"])
 
-# In an hour: what strangers can cause is bounded, for each user, and for all others together.
-REFUSALS_OF_A_USER = 20
-REFUSALS_OF_NOBODY = 1000
-LIMITS_REACHED = 1000
+# Events in an hour. Each source has its own bound, so that a flood cannot silence what concerns
+# somebody else: an account that is guessed at, a network, or who changes an account in what.
+GUESSES_OF_AN_ACCOUNT = 20
+UNKNOWN_IDENTITIES_OF_A_NETWORK = 100
+LIMITS_OF_A_NETWORK = 20
+CHANGES_OF_AN_ACCOUNT = 20
 HOUR = 3600
+WRONG_PASSWORD, UNKNOWN_IDENTITY = "wrong password", "unknown identity"
 COMMAND = "manage.py"  # who did what came in no request
 
 
@@ -69,40 +72,43 @@ class EventQuerySet(models.QuerySet["Event"]):
         )
         announce(event.kind, event.user_id, event.session_id, detail=detail, actor=event.actor)
 
-    def record_refusal(self, user: "User | None", detail: str) -> None:
+    def record_refusal(self, user: "User | None", detail: str, *, account: str = "") -> None:
         """
-        Record that a sign-in was refused, so many an hour.
+        Record a rejected sign-in: each one with the right password, and so many guesses an hour.
 
-        What named nobody is recorded as well, or the time of an answer would tell who exists; but
-        not the name, since people type passwords there.
+        An identity that does not exist is recorded as well, or the time of a response would tell
+        who exists; but not its text, since people type passwords there. `account` stands for
+        either kind in the count of guesses.
         """
-        if user is None:
-            name, quota = "refusals", REFUSALS_OF_NOBODY
-        else:
-            name, quota = f"refusals:{user.pk}", REFUSALS_OF_A_USER
-        if is_within(name, quota):
-            self.record(Event.Kind.REFUSED, user, detail=detail)
-
-    def record_limit(self, name: str, user: "User | None" = None) -> None:
-        """Record that a limit was reached, once for its window; it holds without a database too."""
-        if not is_within("limits", LIMITS_REACHED):
+        account = account or f"user:{user.pk if user else None}"
+        account_within = is_within(f"guesses:{account}", GUESSES_OF_AN_ACCOUNT)
+        network_within = is_within(f"unknown:{network()}", UNKNOWN_IDENTITIES_OF_A_NETWORK)
+        if detail == WRONG_PASSWORD and not account_within:
             return
+        if detail == UNKNOWN_IDENTITY and not (account_within and network_within):
+            return
+        self.record(Event.Kind.REFUSED, user, detail=detail)
+
+    def record_limit(self, name: str) -> None:
+        """Record that a network reached a limit of requests."""
+        if is_within(f"limits:{network()}", LIMITS_OF_A_NETWORK):
+            self.record_limit_reached(None, name)
+
+    def record_limit_reached(self, user: "User | None", name: str) -> None:
+        """Record a limit, which holds without a database too."""
         try:
             self.record(Event.Kind.LIMIT_REACHED, user, detail=name)
         except DatabaseError as error:
-            logger.warning("A limit was reached, which is not on record: %s", error)
+            logger.warning("A limit was reached, but recording it failed: %s", error)
+
+    def record_change(self, user: "User", names: Iterable[str]) -> None:
+        """Record which fields of an account were changed, so often an hour for each actor."""
+        source = (str(user.pk), str(circumstances()["actor_id"]), *names)
+        if is_within(f"changes:{':'.join(source)}", CHANGES_OF_AN_ACCOUNT):
+            self.record(Event.Kind.CHANGED, user, detail=", ".join(names)[:100])
 
     def older(self, age: timedelta) -> "EventQuerySet":
         return self.filter(created_at__lt=Now() - age)
-
-    def prune(self, age: timedelta, *, batch: int = 500) -> Iterable[int]:
-        """Delete what is older than `age`, and yield how many rows went with each batch."""
-        while True:
-            rows = self.older(age).order_by("created_at")[:batch]
-            deleted, _ = self.filter(pk__in=list(rows.values_list("pk", flat=True))).delete()
-            if not deleted:
-                return
-            yield deleted
 
 
 def announce(kind: str, user_id: int | None, session_id: UUID | None, **more: Any) -> None:
@@ -116,27 +122,31 @@ def announce(kind: str, user_id: int | None, session_id: UUID | None, **more: An
     transaction.on_commit(write)
 
 
-def circumstances() -> dict[str, str | None]:
-    """Say who did it, as far as anyone has signed in, and from where."""
+def circumstances() -> dict[str, Any]:
+    """Return who did it, as far as anyone has signed in, and from where."""
     here = origin.get()
     if here is None:
-        return {"actor": COMMAND, "ip_address": None, "device": "", "request_id": ""}
+        actor = {"actor": COMMAND, "actor_id": None}
+        return {**actor, "ip_address": None, "device": "", "request_id": ""}
+    user = here.user()
     return {
-        "actor": here.user().get_username(),
+        "actor": user.get_username(),
+        "actor_id": user.pk,
         "ip_address": here.address,
         "device": device_name(here.user_agent),
         "request_id": here.request_id,
     }
 
 
+def network() -> str:
+    """Return the network that this request comes from; a command comes from none."""
+    here = origin.get()
+    return str(network_of(here.address)) if here else ""
+
+
 def is_within(name: str, quota: int) -> bool:
     """Count one more in this hour and tell whether it is within the quota."""
-    key = f"events:{name}"
-    cache.add(key, 0, HOUR)
-    try:
-        return bool(cache.incr(key) <= quota)
-    except ValueError:  # The hour ended, or the shared cache went, just now.
-        return True
+    return count(f"events:{name}", HOUR) <= quota
 
 
 class Event(models.Model):
@@ -168,6 +178,7 @@ class Event(models.Model):
     username = models.CharField("user", max_length=50, blank=True, editable=False)
     session_id = models.UUIDField(null=True, editable=False)
     actor = models.CharField("done by", max_length=50, blank=True, editable=False)
+    actor_id = models.BigIntegerField(null=True, editable=False)
     ip_address = models.GenericIPAddressField("IP address", null=True, editable=False)
     device = models.CharField(max_length=100, blank=True, editable=False)
     is_new_device = models.BooleanField("new device", default=False, editable=False)
@@ -198,4 +209,7 @@ class Event(models.Model):
     @property
     def is_own(self) -> bool:
         """Tell whether nobody else did it, as far as anyone had signed in."""
-        return self.actor in {"", self.username}
+        if self.actor_id is None:  # An event of before the column, or nobody had signed in.
+            return self.actor in {"", self.username}
+        # By number: who renames an account must not hide where they did it from.
+        return self.actor_id == self.user_id

@@ -7,18 +7,21 @@ over; a token's times are its session's, cut to whole seconds.
 
 import functools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection, models, transaction
+from django.db.models import Exists
 from django.db.models.functions import Least, Now
 from django.utils import timezone
 from prometheus_client import Counter
 
 from accounts import tokens
+from accounts.models.batches import BATCH, chunks
 from accounts.models.events import Event, announce, circumstances
 
 if TYPE_CHECKING:
@@ -34,6 +37,35 @@ class SessionError(Exception):
     """The token names no session that it could be used with."""
 
 
+class RejectedError(Exception):
+    """Access was not granted although the password was right."""
+
+    reason: str
+
+
+class PasswordChangeRequiredError(RejectedError):
+    """The user must choose another password before signing in."""
+
+    reason = "password change required"
+
+
+@contextmanager
+def granting_access(user: "User") -> Iterator[None]:
+    """
+    Grant what a right password gives access to.
+
+    A rejection is recorded after its transaction was rolled back, and keeps the count of failures.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = error.reason if isinstance(error, RejectedError) else "not completed"
+        with suppress(DatabaseError):
+            Event.objects.record_refusal(user, reason)
+        raise
+    user.clear_failures()
+
+
 class SessionQuerySet(models.QuerySet["Session"]):
     def active(self) -> "SessionQuerySet":
         return self.filter(ended_at=None, expires_at__gt=Now())
@@ -44,13 +76,23 @@ class SessionQuerySet(models.QuerySet["Session"]):
 
     def end(self, reason: str) -> int:
         """
-        End the sessions, record each, and return how many that were, in one statement.
+        End the sessions, record each, and return their number.
 
-        One that has ended keeps its reason: whoever comes second finds `ended_at` set.
+        Any number of them: a statement ends one batch. A session that has ended keeps its reason.
         """
+        rows = self.filter(ended_at=None)
+        ended = rows[:BATCH].end_batch(reason)
+        return ended if ended < BATCH else ended + rows.end_by_keys(reason)
+
+    def end_by_keys(self, reason: str) -> int:
+        """End any number, found at once: a search for each batch would pass over others."""
+        keys = chunks(list(self.values_list("pk", flat=True)))
+        return sum(self.model.objects.filter(pk__in=batch).end_batch(reason) for batch in keys)
+
+    def end_batch(self, reason: str) -> int:
         here = circumstances()
         kind = ENDINGS.get(reason, Event.Kind.SESSION_ENDED)
-        which, parameters = self.values("pk").order_by().query.sql_with_params()
+        which, parameters = self.values("pk").query.sql_with_params()
         with connection.cursor() as cursor:
             cursor.execute(
                 END.format(which=which),
@@ -58,7 +100,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
                     reason,
                     *parameters,
                     *(kind, reason),
-                    *(here["actor"], here["ip_address"], here["request_id"]),
+                    *(here["actor"], here["actor_id"], here["ip_address"], here["request_id"]),
                 ],
             )
             ended = cursor.fetchall()
@@ -66,30 +108,25 @@ class SessionQuerySet(models.QuerySet["Session"]):
             announce(kind, user_id, session_id, detail=reason, actor=here["actor"])
         return len(ended)
 
-    def prune(self, since: timedelta, *, batch: int = 500) -> Iterable[int]:
-        """
-        Delete what has been over for `since`, and yield how many rows went with each batch.
-
-        Rows that another run is deleting are passed over, so two at once do not wait or clash.
-        """
-        while True:
-            with transaction.atomic():
-                rows = self.over(since).select_for_update(skip_locked=True)[:batch]
-                deleted, _ = self.filter(pk__in=[row.pk for row in rows.only("pk")]).delete()
-            if not deleted:
-                return
-            yield deleted
+    def end_least_recently_used(self, *, keep: int) -> None:
+        """End the active sessions but for so many, those that were used last."""
+        surplus = self.active().order_by("-last_used_at", "-pk")[keep:]
+        surplus.end_by_keys(Session.Reason.SESSION_LIMIT)
 
     def start(self, user: "User", *, address: str, user_agent: str, device: str) -> "Session":
         """
         Start a session for a user whose password was just verified.
 
-        Raises StaleLoginError where the user was deactivated or changed the password meanwhile:
-        the row is locked, so such a change comes before (and is seen) or after (and ends this).
+        Raises StaleLoginError where the user was deactivated or changed the password meanwhile, and
+        PasswordChangeRequiredError where staff demand a new one: the row is locked, so such a
+        change comes before (and is seen) or after (and ends this).
         """
-        with transaction.atomic():
-            now = user.lock_verified()
-            is_new_device = not user.sessions.filter(device=device).exists()
+        with granting_access(user), transaction.atomic():
+            verified = user.lock_verified()
+            if verified.must_change_password:
+                raise PasswordChangeRequiredError
+            now = verified.now
+            is_known_device = self.make_room(user, device)
             session = self.create(
                 user=user,
                 ip_address=address,
@@ -100,10 +137,28 @@ class SessionQuerySet(models.QuerySet["Session"]):
                 expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
             )
             Event.objects.record(
-                Event.Kind.SIGNED_IN, user, session=session, is_new_device=is_new_device
+                Event.Kind.SIGNED_IN, user, session=session, is_new_device=not is_known_device
             )
         session.now = now
         return session
+
+    def make_room(self, user: "User", device: str) -> bool:
+        """
+        End what one session more would put above the limit, and return if the device is known.
+
+        One statement looks for both.
+        """
+        sessions, limit = self.filter(user=user), settings.SESSION_LIMIT
+        surplus = sessions.active()[limit - 1 : limit] if limit else sessions.none()
+        is_known, is_full = (
+            get_user_model()
+            .objects.filter(pk=user.pk)
+            .values_list(Exists(sessions.filter(device=device)), Exists(surplus))
+            .get()
+        )
+        if is_full:
+            sessions.end_least_recently_used(keep=limit - 1)
+        return bool(is_known)
 
     def authenticate(self, claims: tokens.Claims) -> "Session":
         """
@@ -173,15 +228,19 @@ class SessionQuerySet(models.QuerySet["Session"]):
         raise SessionError
 
 
+# An array, because a join with a subquery is planned by statistics that may not know the rows. The
+# rows are locked, so one that ended meanwhile does not count: a batch that is not full is the last.
 END = """
     WITH ended AS (
         UPDATE accounts_session SET ended_at = statement_timestamp(), end_reason = %s
-         WHERE ended_at IS NULL AND id IN ({which})
+         WHERE ended_at IS NULL
+           AND id = ANY (ARRAY({which} FOR NO KEY UPDATE OF accounts_session))
      RETURNING id, user_id, device
     )
     INSERT INTO accounts_event (kind, detail, user_id, username, session_id, device,
-                                actor, ip_address, request_id, is_new_device)
-    SELECT %s, %s, owner.id, owner.username, ended.id, ended.device, %s, %s::inet, %s, false
+                                actor, actor_id, ip_address, request_id, is_new_device)
+    SELECT %s, %s, owner.id, owner.username, ended.id, ended.device,
+           %s, %s::bigint, %s::inet, %s, false
       FROM ended JOIN accounts_user AS owner ON owner.id = ended.user_id
  RETURNING user_id, session_id
 """
@@ -236,6 +295,7 @@ class Session(models.Model):
         PASSWORD = "password_changed", "password changed"
         ACCOUNT = "account_changed", "account deactivated"
         TOKEN_REUSE = "token_reuse", "refresh token used twice"
+        SESSION_LIMIT = "session_limit", "session limit reached"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(

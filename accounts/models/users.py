@@ -1,6 +1,6 @@
 """Users, and every change of their state."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from django.contrib.auth.password_validation import validate_password
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.core.validators import MinLengthValidator
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
+from django.db.models import F
 from django.db.models.functions import Lower, Now, Upper
 from django.utils import timezone
 
@@ -21,8 +22,16 @@ from accounts.identities import (
     lookup_form,
     username_validator,
 )
+from accounts.models.batches import delete_referring_rows, key_batches
+from accounts.models.changes import ChangesModel, RowDeletedError
 from accounts.models.events import Event
-from accounts.models.sessions import Session, field_names, owner_columns
+from accounts.models.sessions import (
+    RejectedError,
+    Session,
+    field_names,
+    granting_access,
+    owner_columns,
+)
 from accounts.passwords import MAXIMUM_LENGTH
 from api.text import LineField
 
@@ -32,8 +41,33 @@ RECORDED = frozenset(
 )
 
 
-class StaleLoginError(Exception):
+class StaleLoginError(RejectedError):
     """The user was deactivated, deleted or given another password while this one was verified."""
+
+    reason = "account changed meanwhile"
+
+
+class PasswordUnchangedError(RejectedError):
+    """The user must choose another password, and chose the same one."""
+
+    reason = "password unchanged"
+
+
+class UserQuerySet(models.QuerySet["User"]):
+    def end_sessions(self, reason: str) -> int:
+        """
+        End every session of these users, in the console too, and return the number of the API's.
+
+        The users are locked first, so no login of theirs can end up in between.
+        """
+        ended = 0
+        for keys in key_batches(self):
+            users = User.objects.filter(pk__in=keys)
+            with transaction.atomic():
+                list(users.select_for_update(no_key=True).order_by("pk").values_list("pk"))
+                users.update(session_epoch=F("session_epoch") + 1)
+                ended += Session.objects.filter(user__in=keys).active().end(reason)
+        return ended
 
 
 class UserManager(BaseUserManager["User"]):
@@ -88,7 +122,7 @@ IDENTIFY = """
 """
 
 
-class User(AbstractBaseUser, PermissionsMixin):
+class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
     username = models.CharField(
         max_length=50, validators=[MinLengthValidator(3), username_validator]
     )
@@ -101,10 +135,17 @@ class User(AbstractBaseUser, PermissionsMixin):
     must_change_password = models.BooleanField(
         default=False,
         db_default=False,
-        help_text="The next sign-in is refused until the user has chosen a new password.",
+        help_text="The next sign-in is rejected until the user has chosen a new password.",
     )
+    # A console session is valid for the epoch in which it began.
+    session_epoch = models.PositiveIntegerField(default=0, db_default=0, editable=False)
 
-    objects = UserManager()
+    objects = UserManager.from_queryset(UserQuerySet)()
+
+    # The count of failures that a sign-in was verified under; the backend sets it.
+    failures: Any = None
+    # The database's time, where the row was locked to grant access.
+    now: datetime
 
     EMAIL_FIELD = "email"
     USERNAME_FIELD = "username"
@@ -146,37 +187,51 @@ class User(AbstractBaseUser, PermissionsMixin):
     def clean(self) -> None:
         """Keep the username as it is: Django's NFKC would make another one of it."""
 
-    def save(self, *args: Any, keep: Session | None = None, **kwargs: Any) -> None:
+    def save(self, *, keep: Session | None = None, **options: Any) -> None:
         """
-        Save; a new password or a deactivation ends the sessions in the same transaction.
+        Save what changed since the row was read; raises RowDeletedError where it was deleted.
 
-        All ways lead here: the API, the admin, `manage.py changepassword`. `keep` is the session
-        that a new password leaves alive.
+        A new password, a deactivation or an activation ends the sessions in the same transaction.
+        All ways lead here: the API, the console, `manage.py changepassword`. `keep` is the session
+        that a new password leaves active.
         """
-        new_user = self._state.adding
-        new_password = self._password is not None  # type: ignore[attr-defined]
-        if new_password:
-            self.password_changed_at = timezone.now()
-            if kwargs.get("update_fields") is not None:
-                kwargs["update_fields"] = {*kwargs["update_fields"], "password_changed_at"}
         with transaction.atomic():
-            changes = self.changes(kwargs.get("update_fields"))
-            super().save(*args, **kwargs)
-            if new_user:
+            if self._state.adding:
+                super().save(**options | {"force_insert": True})
                 Event.objects.record(Event.Kind.CREATED, self)
-                return
-            self.record(changes | ({"password"} if new_password else set()))
-            if not self.is_active:
-                self.sessions.active().end(Session.Reason.ACCOUNT)
-            elif new_password:
-                others = self.sessions.exclude(pk=keep.pk) if keep else self.sessions
-                others.active().end(Session.Reason.PASSWORD)
+            else:
+                names = options.pop("update_fields", None)
+                names = self.changed_fields() if names is None else set(names)
+                self.save_fields(names, keep, **options)
+        self.remember()
 
-    def changes(self, update_fields: Iterable[str] | None) -> set[str]:
-        """Return the names of the recorded fields that a save is about to change."""
-        fields = RECORDED if update_fields is None else RECORDED & set(update_fields)
-        stored = User.objects.filter(pk=self.pk).values(*fields).first() if fields else None
-        return {name for name, value in (stored or {}).items() if value != getattr(self, name)}
+    def save_fields(self, names: set[str], keep: Session | None, **options: Any) -> None:
+        stored = self.lock_stored()
+        if "password" in names:
+            # Also where this row was read before staff demanded a new password.
+            self.password_changed_at = timezone.now()
+            names |= {"password_changed_at", "must_change_password"}
+        changes = {name for name in names & stored.keys() if stored[name] != getattr(self, name)}
+        reason = reason_to_end_sessions(changes)
+        if reason:
+            self.session_epoch = stored["session_epoch"] + 1
+            names |= {"session_epoch"}
+        super().save(**options, update_fields=names)
+        self.record(changes)
+        if reason:
+            sessions = self.sessions.active()
+            if keep and reason == Session.Reason.PASSWORD:
+                sessions = sessions.exclude(pk=keep.pk)
+            sessions.end(reason)
+
+    def lock_stored(self) -> dict[str, Any]:
+        """Lock the row and return what it holds of the fields that a change has an effect of."""
+        row = User.objects.select_for_update(no_key=True).filter(pk=self.pk)
+        values = [*RECORDED, "password", "session_epoch"]
+        stored: dict[str, Any] | None = row.values(*values).first()
+        if stored is None:
+            raise RowDeletedError("The user was deleted.")
+        return stored
 
     def record(self, changes: set[str]) -> None:
         """Record what was changed: a kind of event for what has one, its name for the rest."""
@@ -189,7 +244,28 @@ class User(AbstractBaseUser, PermissionsMixin):
         for name in sorted(changes & kinds.keys()):
             Event.objects.record(kinds[name], self)
         if rest := sorted(changes - kinds.keys() - {"must_change_password"}):
-            Event.objects.record(Event.Kind.CHANGED, self, detail=", ".join(rest)[:100])
+            Event.objects.record_change(self, rest)
+
+    def end_sessions(self, reason: str) -> int:
+        """End every session of the user, in the console too; return the number of the API's."""
+        return User.objects.filter(pk=self.pk).end_sessions(reason)
+
+    def get_session_auth_hash(self) -> str:
+        return f"{super().get_session_auth_hash()}-{self.session_epoch}"
+
+    def get_session_auth_fallback_hash(self) -> Iterator[str]:
+        for value in super().get_session_auth_fallback_hash():
+            yield f"{value}-{self.session_epoch}"
+
+    def clear_failures(self) -> None:
+        """Forget the failed sign-ins before this one."""
+        if self.failures is not None:
+            self.failures.clear()
+
+    def set_password(self, raw_password: str | None) -> None:
+        super().set_password(raw_password)
+        if not self._state.adding:
+            self.must_change_password = False
 
     def check_password(self, raw_password: str | None) -> bool:
         """Check a password; a hash that is upgraded doesn't undo a change made meanwhile."""
@@ -200,42 +276,63 @@ class User(AbstractBaseUser, PermissionsMixin):
             upgraded = make_password(raw_password)
             User.objects.filter(pk=self.pk, password=self.password).update(password=upgraded)
             self.password = upgraded
+            self.remember({"password"})
 
         return check_password(raw_password, self.password, upgrade)
 
-    def lock_verified(self) -> datetime:
+    def lock_verified(self) -> "User":
         """
-        Lock the row of a user whose password was just verified and return the database's time.
+        Lock the row of a user whose password was just verified, and return it as it is `now`.
 
         Raises StaleLoginError where it has become another password, or the user inactive or gone.
         """
         row = (
             User.objects.select_for_update(no_key=True)
             .filter(pk=self.pk, is_active=True, password_changed_at=self.password_changed_at)
-            .annotate(now=Now())
+            .annotate(now=Now())  # type: ignore[no-redef]
             .first()
         )
         if row is None:
             raise StaleLoginError
-        return row.now
+        return row
 
-    def change_password(self, password: str, *, session: Session | None) -> None:
+    def change_password(
+        self, password: str, *, session: Session | None, current: str | None = None
+    ) -> None:
         """
         Set a new password and end the user's sessions, but for the one that asked, if any.
 
-        Raises StaleLoginError where the old password, just verified, is the password no longer.
+        `current` is the old password, just verified. Raises StaleLoginError where it is not the
+        password any more, and PasswordUnchangedError where staff demand another.
         """
-        self.set_password(password)
-        self.must_change_password = False
-        with transaction.atomic():
-            self.lock_verified()
-            if session and not self.sessions.active().filter(pk=session.pk).exists():
-                raise StaleLoginError
-            self.save(update_fields=["password", "must_change_password"], keep=session)
+        with granting_access(self):
+            self.set_password(password)
+            self.save_verified(password, session, current)
+
+    @transaction.atomic
+    def save_verified(self, password: str, session: Session | None, current: str | None) -> None:
+        if self.lock_verified().must_change_password and password == current:
+            raise PasswordUnchangedError
+        if session and not self.sessions.active().filter(pk=session.pk).exists():
+            raise StaleLoginError
+        self.save(update_fields=["password"], keep=session)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        """Delete with all that is the user's; the lock makes whoever adds to it wait, and fail."""
+        """
+        Delete with all that is the user's; a user who was deleted already is no deletion.
+
+        The lock makes whatever adds to the user's rows wait, and then fail.
+        """
         with transaction.atomic():
-            User.objects.select_for_update().filter(pk=self.pk).first()
+            if not User.objects.select_for_update().filter(pk=self.pk).exists():
+                return 0, {}
             Event.objects.record(Event.Kind.DELETED, self)
+            delete_referring_rows(self)
             return super().delete(*args, **kwargs)
+
+
+def reason_to_end_sessions(changes: set[str]) -> str | None:
+    """Return why changed fields end sessions; an activation restores none that was left over."""
+    if "is_active" in changes:
+        return Session.Reason.ACCOUNT
+    return Session.Reason.PASSWORD if "password" in changes else None

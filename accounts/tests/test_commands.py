@@ -1,10 +1,14 @@
+from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
 
 import pytest
+from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session as ConsoleSession
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError
 from django.db.models.functions import Now
+from django.test import Client
 from django.utils import timezone
 
 from accounts.models import Event, User
@@ -18,7 +22,14 @@ def run(*command: str, **options: object) -> str:
 
 
 class TestPruneSessions:
-    def test_it_says_what_it_would_delete_and_deletes_it(self, user: User, sign_in: SignIn) -> None:
+    def test_it_says_what_it_would_delete_and_deletes_it(
+        self, user: User, make_user: Callable[..., User], sign_in: SignIn
+    ) -> None:
+        browser = Client()
+        browser.force_login(make_user("boss", is_staff=True))
+        SessionStore().save(must_create=True)
+        expired = ConsoleSession.objects.exclude(pk=browser.session.session_key)
+        expired.update(expire_date=Now() - timedelta(seconds=1))
         for _ in range(3):
             sign_in(user)
         user.sessions.update(expires_at=Now() - timedelta(days=31))
@@ -29,13 +40,17 @@ class TestPruneSessions:
 
         assert run("prunesessions", "--dry-run") == (
             "3 session(s) would be deleted.\n1 event(s) would be deleted.\n"
+            "1 console session(s) would be deleted.\n"
         )
         assert user.sessions.count() == 4
         assert run("prunesessions", "--batch", "2") == (
-            "3 session(s) deleted.\n1 event(s) deleted.\n"
+            "3 session(s) deleted.\n1 event(s) deleted.\n1 console session(s) deleted.\n"
         )
+        assert browser.get("/admin/").status_code == 200
         assert live.get(f"{API}/users/me").status_code == 200
-        assert run("prunesessions") == "0 session(s) deleted.\n0 event(s) deleted.\n"
+        assert run("prunesessions") == (
+            "0 session(s) deleted.\n0 event(s) deleted.\n0 console session(s) deleted.\n"
+        )
 
 
 class TestEndSessions:

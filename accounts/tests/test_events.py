@@ -1,9 +1,11 @@
 """What is recorded: of what happened, to whom, by whom, from where; and how little else."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.core.cache import cache
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import DatabaseError, OperationalError, connection, transaction
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
@@ -25,6 +27,21 @@ def recorded(user: User | None = None, **fields: object) -> list[str]:
 def log_in(client: APIClient, password: str, **extra: str) -> int:
     body = {"identity": "alice", "password": password}
     return client.post(f"{API}/auth/login", body, **extra).status_code
+
+
+def guess(client: APIClient, identity: str, address: str) -> int:
+    body = {"identity": identity, "password": "wrong"}
+    return client.post(f"{API}/auth/login", body, REMOTE_ADDR=address).status_code
+
+
+def lose_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the cache lose each key between `add` and `incr`, as one under pressure may."""
+
+    def lose(self: object, key: str, *args: object, **kwargs: object) -> int:
+        cache.delete(key)
+        raise ValueError(key)
+
+    monkeypatch.setattr(LocMemCache, "incr", lose)
 
 
 class TestSignIn:
@@ -66,13 +83,36 @@ class TestSignIn:
         settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1000, 60)
         for _ in range(25):
             log_in(client, "wrong")
-
-        cache.set("events:refusals", 999, 3600)
-        for _ in range(3):
-            client.post(f"{API}/auth/login", {"identity": "nobody", "password": PASSWORD})
+        for n in range(105):
+            guess(client, f"nobody{n}", "192.0.2.1")
+        guess(client, "nobody", "192.0.2.2")
 
         assert recorded(kind="refused", username="alice") == ["refused"] * 20
-        assert recorded(kind="refused", username="") == ["refused"]
+        assert len(recorded(kind="refused", ip_address="192.0.2.1")) == 100
+        assert len(recorded(kind="refused", ip_address="192.0.2.2")) == 1
+
+    def test_an_identity_that_does_not_exist_is_recorded_as_often_as_one_that_does(
+        self, client: APIClient, user: User, settings: Settings
+    ) -> None:
+        settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1000, 60)
+        for _ in range(25):
+            guess(client, "alice", "192.0.2.1")
+            guess(client, "nobody", "192.0.2.2")
+
+        assert len(recorded(kind="refused", ip_address="192.0.2.1")) == 20
+        assert len(recorded(kind="refused", ip_address="192.0.2.2")) == 20
+
+    def test_a_right_password_is_recorded_whatever_was_guessed_before(
+        self, client: APIClient, user: User, settings: Settings
+    ) -> None:
+        settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1000, 60)
+        for _ in range(25):
+            log_in(client, "wrong")
+        User.objects.update(must_change_password=True)
+
+        assert log_in(client, PASSWORD) == 403
+
+        assert Event.objects.latest("id").detail == "password change required"
 
     def test_a_limit_that_is_reached_is_one_event_for_its_window(
         self, client: APIClient, user: User, settings: Settings
@@ -102,26 +142,38 @@ class TestSignIn:
 
         assert log_in(client, PASSWORD) == 429
 
-    def test_limits_of_all_addresses_together_are_bounded_too(
-        self, client: APIClient, user: User
+    def test_the_limits_that_a_network_reaches_are_bounded(
+        self, client: APIClient, user: User, settings: Settings
     ) -> None:
-        cache.set("events:limits", 1000, 3600)
-        for _ in range(6):
-            log_in(client, "wrong")
+        cache.set("events:limits:192.0.2.1/32", 20, 3600)
+        for address in ("192.0.2.1", "192.0.2.2"):
+            for _ in range(6):
+                log_in(client, "wrong", REMOTE_ADDR=address)
 
-        assert recorded(kind="limit_reached") == []
+        (event,) = Event.objects.filter(kind="limit_reached", detail="auth")
+        assert event.ip_address == "192.0.2.2"
 
-    def test_an_hour_that_ends_just_now_hides_nothing(
+    def test_no_flood_silences_the_lockout_of_an_account(
+        self, client: APIClient, user: User, settings: Settings
+    ) -> None:
+        settings.AUTH_RATE_LIMIT, settings.LOGIN_FAILURE_LIMIT = (1000, 60), (3, 900)
+        for n in range(30):
+            for _ in range(4):
+                guess(client, f"nobody{n}", "192.0.2.1")
+        for _ in range(4):
+            guess(client, "alice", "192.0.2.1")
+
+        assert recorded(user, kind="limit_reached", detail="login-failures") == ["limit_reached"]
+
+    def test_a_cache_that_loses_a_key_hides_nothing(
         self, client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def expire(key: str) -> int:
-            raise ValueError(key)
-
-        monkeypatch.setattr("accounts.models.events.cache.incr", expire)
+        Event.objects.record_refusal(user, "wrong password")
+        lose_keys(monkeypatch)
 
         Event.objects.record_refusal(user, "wrong password")
 
-        assert recorded(user, kind="refused") == ["refused"]
+        assert recorded(user, kind="refused") == ["refused"] * 2
 
 
 class TestEnds:
@@ -154,7 +206,10 @@ class TestEnds:
         event = Event.objects.get(kind="session_ended")
         assert (event.detail, event.actor, event.ip_address) == ("staff", "manage.py", None)
 
-    def test_a_replay(self, client: APIClient, user: User, sign_in: SignIn) -> None:
+    def test_a_replay(
+        self, client: APIClient, user: User, sign_in: SignIn, settings: Settings
+    ) -> None:
+        settings.REFRESH_GRACE = timedelta(0)
         body = {"refresh_token": sign_in(user).tokens["refresh_token"]}
         client.post(f"{API}/auth/refresh", body)
         before = Event.objects.count()
@@ -166,6 +221,48 @@ class TestEnds:
 
 
 class TestAccounts:
+    def test_changes_to_and_fro_are_bounded_and_hide_no_other(
+        self, user: User, sign_in: SignIn, settings: Settings
+    ) -> None:
+        settings.AUTH_RATE_LIMIT = (1000, 60)
+        device = sign_in(user)
+        for n in range(25):
+            device.patch(f"{API}/users/{user.pk}", {"names": f"Alice {n}"})
+        device.patch(f"{API}/users/{user.pk}", {"email": "new@example.com"})
+
+        changes = Event.objects.filter(kind="account_changed").order_by("id")
+        assert list(changes.values_list("detail", flat=True)) == ["names"] * 20 + ["email"]
+
+    def test_what_staff_change_is_recorded_beside_what_the_user_changes(self, user: User) -> None:
+        cache.set(f"events:changes:{user.pk}:{user.pk}:names", 20, 3600)
+        user.names = "Alice"
+        user.save()
+
+        assert recorded(user)[1:] == ["account_changed"]
+
+    def test_who_renames_the_account_does_not_hide_the_address(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        thief = sign_in(user, REMOTE_ADDR="192.0.2.66")
+        address = {"REMOTE_ADDR": "192.0.2.66"}
+        thief.patch(f"{API}/users/{user.pk}", {"username": "eve", "names": "Eve"}, **address)
+        thief.patch(f"{API}/users/{user.pk}", {"email": "eve@example.com"}, **address)
+
+        events = thief.get(f"{API}/auth/events").json()["results"][:2]
+
+        assert [event["event"] for event in events] == ["account_changed"] * 2
+        assert [event["ip_address"] for event in events] == ["192.0.2.66"] * 2
+
+    def test_who_takes_the_name_of_a_user_does_not_become_the_actor(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        event = Event(kind="session_ended", user_id=user.pk, username="alice")
+        event.actor, event.actor_id = "alice", user.pk + 1
+        assert not event.is_own
+
+        event.actor_id = None  # recorded by an earlier release
+        assert event.is_own
+
     def test_the_life_of_one(self, db: None, client: APIClient, sign_in: SignIn) -> None:
         body = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
         number = client.post(f"{API}/users", body).json()["id"]
@@ -258,7 +355,7 @@ class TestOwnEvents:
             "new_device": True,
         }
         assert (oldest["event"], oldest["ip_address"]) == ("account_created", None)
-        assert response.headers["RateLimit-Policy"] == '"auth";q=5;w=60'
+        assert response.headers["RateLimit-Policy"] == '"auth-read";q=60;w=60'
         assert response.headers["Cache-Control"] == "no-store"
 
     def test_pages_and_cursors(self, user: User, sign_in: SignIn) -> None:
@@ -288,6 +385,55 @@ class TestForcedChange:
             Event.objects.filter(kind="refused").order_by("id").values_list("detail", flat=True)
         )
         assert list(reasons) == ["password change required", "wrong password"]
+
+    def test_the_new_password_must_be_another(self, client: APIClient, forced: User) -> None:
+        response = client.post(f"{API}/auth/password", self.change | {"new_password": PASSWORD})
+
+        assert (response.status_code, response.json()["code"]) == (400, "validation_error")
+        [error] = response.json()["errors"]
+        assert (error["field"], error["code"]) == ("new_password", "password_unchanged")
+        forced.refresh_from_db()
+        assert forced.must_change_password
+        assert Event.objects.latest("id").detail == "password unchanged"
+
+    def test_it_is_demanded_of_a_signed_in_user_too(self, user: User, sign_in: SignIn) -> None:
+        device = sign_in(user)
+        User.objects.update(must_change_password=True)
+        body = {"current_password": PASSWORD, "new_password": PASSWORD}
+
+        response = device.post(f"{API}/auth/password", body)
+
+        assert [error["code"] for error in response.json()["errors"]] == ["password_unchanged"]
+        body["new_password"] = NEW
+        assert device.post(f"{API}/auth/password", body).status_code == 204
+        user.refresh_from_db()
+        assert not user.must_change_password
+
+    @pytest.mark.parametrize(
+        ("new", "code"),
+        [("short", "password_too_short"), ("password123", "password_too_common")],
+    )
+    def test_the_general_rules_come_before_the_current_password(
+        self, client: APIClient, user: User, new: str, code: str
+    ) -> None:
+        for current in (PASSWORD, "wrong"):
+            body = self.change | {"current_password": current, "new_password": new}
+            response = client.post(f"{API}/auth/password", body)
+            assert [error["code"] for error in response.json()["errors"]] == [code]
+
+        assert recorded(kind="refused") == []
+
+    def test_a_right_password_is_recorded_where_the_new_one_is_rejected(
+        self, client: APIClient, user: User
+    ) -> None:
+        for current, status in ((PASSWORD, 400), ("wrong", 401)):
+            body = self.change | {"current_password": current, "new_password": "alice@example"}
+            assert client.post(f"{API}/auth/password", body).status_code == status
+
+        details = Event.objects.filter(kind="refused", user_id=user.pk).order_by("id")
+        assert list(details.values_list("detail", flat=True)) == [
+            "new password rejected", "wrong password",
+        ]  # fmt: skip
 
     def test_changed_it_lets_in_again(self, client: APIClient, forced: User) -> None:
         response = client.post(f"{API}/auth/password", self.change)

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from django.contrib.auth.hashers import MD5PasswordHasher
 from django.core.cache import cache
+from django.core.cache.backends.locmem import LocMemCache
 from django.db import connection
 from django.db.models.functions import Now
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
@@ -79,21 +82,58 @@ class TestAddress:
         [
             ("post", "/users"),
             ("post", "/auth/refresh"),
-            ("get", "/auth/sessions"),
             ("delete", "/auth/sessions/00000000-0000-4000-8000-000000000000"),
             ("post", "/auth/password"),
+            ("patch", "/users/{id}"),
+            ("delete", "/users/1"),
         ],
     )
     def test_every_authentication_route_is_limited(
         self, user: User, sign_in: SignIn, method: str, path: str
     ) -> None:
         device = sign_in(user)
+        url = f"{API}{path.format(id=user.pk)}"
 
-        responses = [getattr(device, method)(f"{API}{path}") for _ in range(6)]
+        responses = [getattr(device, method)(url, {}) for _ in range(6)]
 
         assert all(response.status_code < 429 for response in responses[:5])
         assert all("RateLimit" in response.headers for response in responses)
         assert_is_limited(responses[5], "auth", 5, 60)
+
+    @pytest.mark.parametrize("method", ["patch", "delete"])
+    def test_all_ids_of_a_route_share_a_count(
+        self, user: User, stranger: User, sign_in: SignIn, method: str
+    ) -> None:
+        device = sign_in(user)
+
+        for number in range(1, 6):
+            status = getattr(device, method)(f"{API}/users/{10**9 + number}", {}).status_code
+            assert status == 404
+        response = getattr(device, method)(f"{API}/users/{stranger.pk}", {})
+
+        assert_is_limited(response, "auth", 5, 60)
+
+    @pytest.mark.parametrize("path", ["/auth/sessions", "/auth/events"])
+    def test_reading_is_counted_for_each_session(
+        self, user: User, sign_in: SignIn, settings: Settings, path: str
+    ) -> None:
+        settings.AUTH_READ_LIMIT = (7, 60)
+        device, other = sign_in(user), sign_in(user)
+
+        responses = [device.get(f"{API}{path}", REMOTE_ADDR=f"192.0.2.{n}") for n in range(8)]
+
+        assert [response.status_code for response in responses] == [200] * 7 + [429]
+        assert responses[0].headers["RateLimit"].startswith('"auth-read";r=6;t=')
+        assert_is_limited(responses[7], "auth-read", 7, 60)
+        assert other.get(f"{API}{path}").status_code == 200
+        assert device.head(f"{API}{path}").status_code == 429
+
+    def test_reading_takes_nothing_from_ending(self, user: User, sign_in: SignIn) -> None:
+        device = sign_in(user)
+        for _ in range(10):
+            assert device.get(f"{API}/auth/sessions").status_code == 200
+
+        assert device.delete(f"{API}/auth/sessions/{user.sessions.get().pk}").status_code == 204
 
     @pytest.mark.parametrize("path", ["/auth/logout", "/auth/logout-all"])
     def test_so_is_signing_out(
@@ -142,6 +182,80 @@ class TestAddress:
             assert [r.status_code for r in responses] == [400] * 5 + [429]
             assert responses[0].json()["code"] == "parse_error"
             assert_is_limited(responses[5], "auth", 5, 60)
+
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "",
+            "application/json; charset=latin-1",
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/auth/login", "/auth/refresh", "/auth/password", "/users"])
+    def test_a_body_that_any_web_page_can_send_is_not_counted(
+        self, client: APIClient, user: User, path: str, content_type: str
+    ) -> None:
+        body = '{"identity": "alice", "password": "wrong"}'
+        for _ in range(6):
+            response = client.generic("POST", f"{API}{path}", body, content_type)
+            assert response.status_code == 415
+            assert response.json()["code"] == "unsupported_media_type"
+            assert "RateLimit" not in response.headers
+
+        response = client.post(f"{API}{path}", {"identity": "alice"})
+        assert response.headers["RateLimit"].startswith('"auth";r=4;')
+
+    @pytest.mark.parametrize("path", ["/auth/login", "/auth/refresh", "/users"])
+    def test_nor_is_no_body_at_all(self, client: APIClient, db: None, path: str) -> None:
+        for content_type in ("", "text/plain"):
+            response = client.generic("POST", f"{API}{path}", "", content_type)
+            assert response.status_code == 415
+            assert "RateLimit" not in response.headers
+
+    def test_a_body_of_another_type_with_a_token_is_not_counted(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        device = sign_in(user)
+
+        response = device.generic("POST", f"{API}/auth/password", "{}", "text/plain")
+
+        assert response.status_code == 415
+        assert "RateLimit" not in response.headers
+        assert device.post(f"{API}/auth/logout").status_code == 204
+
+    def test_a_cache_that_loses_a_key_rejects_nobody(
+        self, client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        incr = LocMemCache.incr
+        assert login(client).status_code == 401
+
+        def lose_once(self: Any, key: str, *args: Any, **kwargs: Any) -> int:
+            monkeypatch.setattr(LocMemCache, "incr", incr)
+            self.delete(key)
+            raise ValueError(key)
+
+        monkeypatch.setattr(LocMemCache, "incr", lose_once)
+        response = login(client, password=PASSWORD)
+
+        assert response.status_code == 200
+        assert response.headers["RateLimit"].startswith('"auth";r=4;')
+
+    def test_a_cache_that_loses_every_key_rejects_nobody(
+        self, client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    ) -> None:
+        settings.LOGIN_FAILURE_LIMIT = (1, 900)
+
+        def lose(self: Any, key: str, *args: Any, **kwargs: Any) -> int:
+            raise ValueError(key)
+
+        monkeypatch.setattr(LocMemCache, "incr", lose)
+
+        statuses = [login(client).status_code for _ in range(3)]
+
+        assert statuses == [401] * 3
+        assert login(client, password=PASSWORD).status_code == 200
 
     def test_of_40_at_once_5_come_through(
         self, transactional_db: None, make_user: Callable[..., User]
@@ -357,6 +471,78 @@ class TestLoginFailures:
         assert [response.status_code for response in responses] == [400] * 3 + [429]
         assert_is_limited(responses[3], "login-failures", 3, 900)
         assert device.get(f"{API}/users/me").status_code == 200
+
+    @pytest.mark.parametrize("at_limit", [True, False])
+    def test_beyond_the_limit_every_identity_costs_the_same_statements(
+        self, client: APIClient, user: User, stranger: User, sign_in: SignIn, at_limit: bool
+    ) -> None:
+        sign_in(user, REMOTE_ADDR="192.0.2.77")
+        User.objects.filter(pk=stranger.pk).update(is_active=False)
+        costs = []
+        for identity in ("alice", "nobody", "nobody@example.com", "mallory"):
+            for _ in range(3 if at_limit else 4):
+                login(client, identity)
+            with CaptureQueriesContext(connection) as queries:
+                assert login(client, identity).status_code == 429
+            costs.append([query["sql"].split()[0] for query in queries])
+
+        assert costs[0] == ["SELECT", "SELECT"] + ["INSERT"] * at_limit
+        assert costs == [costs[0]] * 4
+
+    def test_every_failure_costs_the_same_statements(
+        self, client: APIClient, user: User, stranger: User
+    ) -> None:
+        User.objects.filter(pk=stranger.pk).update(is_active=False)
+        costs = []
+        for identity in ("alice", "nobody", "nobody@example.com", "mallory"):
+            with CaptureQueriesContext(connection) as queries:
+                assert login(client, identity).status_code == 401
+            costs.append([query["sql"].split()[0] for query in queries])
+
+        assert costs == [["SELECT", "SELECT", "INSERT"]] * 4
+
+    def test_a_right_password_that_grants_nothing_clears_nothing(
+        self, client: APIClient, user: User
+    ) -> None:
+        for _ in range(2):
+            login(client)
+        User.objects.update(must_change_password=True)
+
+        assert login(client, password=PASSWORD).status_code == 403
+        assert_is_limited(login(client, password=PASSWORD), "login-failures", 3, 900)
+
+    def test_a_new_password_clears_the_count(self, client: APIClient, user: User) -> None:
+        body = {"identity": "alice", "current_password": PASSWORD, "new_password": "rain in June"}
+        for _ in range(2):
+            login(client)
+
+        assert client.post(f"{API}/auth/password", body).status_code == 204
+
+        assert [login(client).status_code for _ in range(4)] == [401] * 3 + [429]
+
+    def test_a_password_change_that_fails_clears_nothing(
+        self, client: APIClient, user: User
+    ) -> None:
+        similar = {"current_password": PASSWORD, "new_password": "alice@example"}
+        for _ in range(2):
+            login(client)
+
+        response = client.post(f"{API}/auth/password", {"identity": "alice", **similar})
+
+        assert response.status_code == 400
+        assert_is_limited(login(client, password=PASSWORD), "login-failures", 3, 900)
+
+    def test_a_sign_in_to_the_console_clears_the_count(
+        self, make_user: Callable[..., User]
+    ) -> None:
+        make_user("boss", is_staff=True)
+        body = {"username": "boss", "password": "wrong"}
+        statuses = []
+        for password in ("wrong", "wrong", PASSWORD) * 2:
+            response = Client().post("/admin/login/?next=/admin/", body | {"password": password})
+            statuses.append(response.status_code)
+
+        assert statuses == [200, 200, 302] * 2
 
     def test_nothing_is_hashed_beyond_the_limit(
         self, client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 
 import config.settings
 from accounts import passwords
-from accounts.models import Session, StaleLoginError, User
+from accounts.models import Event, Session, StaleLoginError, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher, HashingBusyError
 from conftest import API, PASSWORD, SignIn
 
@@ -257,6 +257,25 @@ class TestHashing:
         assert user.check_password(NEW)
         with pytest.raises(StaleLoginError):
             stale.lock_verified()
+
+    def test_a_new_password_that_finds_no_place_is_recorded(
+        self, bcrypt: None, user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user.set_password(PASSWORD)
+        user.save()
+        device = sign_in(user)
+
+        def take_every_turn(self: User, raw: str | None) -> None:
+            turns, _ = passwords.hashing_places()
+            while turns.acquire(blocking=False):
+                pass
+            set_password(self, raw)
+
+        set_password = User.set_password
+        monkeypatch.setattr(User, "set_password", take_every_turn)
+
+        assert change(device).status_code == 503
+        assert Event.objects.latest("id").detail == "not completed"
 
     @pytest.mark.parametrize("password", ["a" * 73, "é" * 36 + "x", "x" + "é" * 60])
     @pytest.mark.parametrize(("signs_in", "changed"), [(200, ""), (200, "y"), (401, "z")])

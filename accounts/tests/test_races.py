@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from threading import Barrier
 from typing import Any
 
@@ -12,8 +13,10 @@ from django.db import connection
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from accounts.models import Session, User
+from accounts.models import Event, Session, User
+from accounts.models.batches import prune
 from accounts.models.users import UserManager
+from accounts.permissions import IsSelfOrReadOnly
 from catalog.models import Product
 from catalog.serializers import ProductSerializer
 from conftest import API, PASSWORD, SignIn
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def lifted_limits(settings: Settings) -> None:
     settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
+    settings.REFRESH_GRACE = timedelta(0)
 
 
 def at_once(*calls: Callable[[APIClient], Any]) -> list[Any]:
@@ -200,6 +204,12 @@ def delete(user: User) -> None:
     User.objects.get(pk=user.pk).delete()
 
 
+def force_password_change(user: User) -> None:
+    user = User.objects.get(pk=user.pk)
+    user.must_change_password = True
+    user.save()
+
+
 @pytest.mark.parametrize("change", [deactivate, set_password, delete])
 def test_a_login_that_hashes_meanwhile_leaves_no_live_session(
     user: User, monkeypatch: pytest.MonkeyPatch, change: Callable[[User], None]
@@ -219,6 +229,117 @@ def test_a_login_that_hashes_meanwhile_leaves_no_live_session(
     assert response.status_code == 401
     assert response.json()["code"] == "invalid_credentials"
     assert not Session.objects.active().exists()
+    rejected = Event.objects.filter(kind="refused").values_list("user_id", "detail")
+    assert list(rejected) == [(user.pk, "account changed meanwhile")]
+
+
+def change_after_verifying(monkeypatch: pytest.MonkeyPatch, change: Callable[[User], None]) -> None:
+    verify = User.check_password
+
+    def check_password(self: User, raw: str) -> bool:
+        is_right = verify(self, raw)
+        change(self)
+        return is_right
+
+    monkeypatch.setattr(User, "check_password", check_password)
+
+
+def test_a_login_that_hashes_while_a_new_password_is_demanded_gets_no_pair(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_after_verifying(monkeypatch, force_password_change)
+
+    response = APIClient().post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
+
+    assert (response.status_code, response.json()["code"]) == (403, "password_change_required")
+    assert not Session.objects.exists()
+
+
+def test_the_same_password_is_rejected_where_another_is_demanded_meanwhile(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_after_verifying(monkeypatch, force_password_change)
+    body = {"identity": "alice", "current_password": PASSWORD, "new_password": PASSWORD}
+
+    response = APIClient().post(f"{API}/auth/password", body)
+
+    assert [error["code"] for error in response.json()["errors"]] == ["password_unchanged"]
+    user.refresh_from_db()
+    assert user.must_change_password
+
+
+@pytest.mark.parametrize("change", [deactivate, set_password, delete])
+def test_a_password_change_that_comes_too_late_is_a_wrong_password(
+    user: User, monkeypatch: pytest.MonkeyPatch, change: Callable[[User], None]
+) -> None:
+    change_after_verifying(monkeypatch, change)
+    body = {"identity": "alice", "current_password": PASSWORD, "new_password": "rain in June"}
+
+    response = APIClient().post(f"{API}/auth/password", body)
+
+    assert (response.status_code, response.json()["code"]) == (401, "invalid_credentials")
+
+
+def test_of_8_deletions_at_once_one_succeeds(
+    make_user: Callable[..., User], sign_in: SignIn
+) -> None:
+    for n in range(5):
+        user = make_user(f"user{n}")
+        devices = [sign_in(user) for _ in range(8)]
+        calls = [partial(device.delete, f"{API}/users/{user.pk}") for device in devices]
+
+        responses = at_once(*[lambda _, call=call: call() for call in calls])
+
+        assert statuses(responses) == {204: 1, 401: 7}
+        codes = {response.json()["code"] for response in responses if response.content}
+        assert codes == {"token_not_valid"}
+        assert Event.objects.filter(kind="account_deleted", user_id=user.pk).count() == 1
+
+
+@pytest.mark.parametrize("method", ["get", "patch", "delete"])
+def test_a_user_deleted_after_the_token_was_read_is_a_401(
+    user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    device = sign_in(user)
+    check = IsSelfOrReadOnly.has_permission
+
+    def delete_meanwhile(self: IsSelfOrReadOnly, *args: Any) -> bool:
+        delete(user)
+        return check(self, *args)
+
+    monkeypatch.setattr(IsSelfOrReadOnly, "has_permission", delete_meanwhile)
+
+    response = getattr(device, method)(f"{API}/users/{user.pk}", {})
+
+    assert (response.status_code, response.json()["code"]) == (401, "token_not_valid")
+
+
+def test_logins_at_once_keep_the_session_limit(
+    user: User, sign_in: SignIn, settings: Settings
+) -> None:
+    settings.SESSION_LIMIT = 3
+
+    at_once(*[lambda _: sign_in(user)] * 12)
+
+    assert user.sessions.active().count() == 3
+
+
+@pytest.mark.parametrize("change", [deactivate, set_password])
+def test_a_stale_save_at_the_same_moment_undoes_nothing(
+    user: User, change: Callable[[User], None]
+) -> None:
+    for n in range(10):
+        User.objects.update(is_active=True)
+        stale = User.objects.get(pk=user.pk)
+        stale.names = f"Alice {n}"
+
+        at_once(lambda _, stale=stale: stale.save(), lambda _: change(user))
+
+        stored = User.objects.get(pk=user.pk)
+        assert stored.names == f"Alice {n}"
+        assert (stored.is_active, stored.check_password(PASSWORD)) == (
+            change is not deactivate, change is not set_password,
+        )  # fmt: skip
 
 
 def test_two_prunings_at_once_share_the_work(user: User, sign_in: SignIn) -> None:
@@ -226,8 +347,8 @@ def test_two_prunings_at_once_share_the_work(user: User, sign_in: SignIn) -> Non
         sign_in(user)
     user.sessions.update(expires_at=user.date_joined - timedelta(days=365))
 
-    def prune(_: APIClient) -> int:
-        return sum(Session.objects.prune(timedelta(days=30), batch=2))
+    def prune_ended(_: APIClient) -> int:
+        return sum(prune(Session.objects.over(timedelta(days=30)), size=2))
 
-    assert sum(at_once(prune, prune)) == 10
+    assert sum(at_once(prune_ended, prune_ended)) == 10
     assert not Session.objects.exists()

@@ -8,9 +8,15 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
+import config.settings
 from accounts import tokens
 from accounts.models import Session, User
 from conftest import API, SignIn
+
+
+@pytest.fixture(autouse=True)
+def strict(settings: Settings) -> None:
+    settings.REFRESH_GRACE = timedelta(0)
 
 
 def refresh(client: APIClient, token: Any) -> Any:
@@ -162,9 +168,13 @@ class TestReplay:
         assert device.get(f"{API}/users/me").status_code == 401
 
 
+def test_the_grace_is_10_seconds_by_default() -> None:
+    assert timedelta(seconds=10) == config.settings.REFRESH_GRACE
+
+
 class TestGrace:
     @pytest.fixture(autouse=True)
-    def grace(self, settings: Settings) -> None:
+    def grace(self, strict: None, settings: Settings) -> None:
         settings.REFRESH_GRACE = timedelta(seconds=10)
 
     def test_the_token_spent_last_is_answered_with_the_current_one(

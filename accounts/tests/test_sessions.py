@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from accounts import tokens
 from accounts.models import Session, User
+from accounts.models.batches import prune
 from conftest import API, SignIn
 
 SESSIONS = f"{API}/auth/sessions"
@@ -180,7 +181,7 @@ class TestPrune:
         assert recent is not None
         over.filter(pk=recent.pk).update(ended_at=F("ended_at") + timedelta(days=2))
 
-        assert list(Session.objects.prune(timedelta(days=30), batch=2)) == [2, 1]
+        assert list(prune(Session.objects.over(timedelta(days=30)), size=2)) == [2, 1]
         assert set(user.sessions.values_list("pk", flat=True)) == {
             recent.pk, claimed_session(live),
         }  # fmt: skip
@@ -189,7 +190,7 @@ class TestPrune:
         sign_in(user)
         user.sessions.update(expires_at=Now() - timedelta(days=31))
 
-        assert sum(Session.objects.prune(timedelta(days=30))) == 1
+        assert sum(prune(Session.objects.over(timedelta(days=30)), size=2)) == 1
 
 
 def claimed_session(device: Any) -> uuid.UUID:

@@ -38,6 +38,7 @@ class Watched(Server):
 def watched(db: None, tmp_path: Path) -> Iterator[Watched]:
     port = free_port()
     variables = {"METRICS_PORT": str(port), "AUTH_RATE_LIMIT": "20/m", "WEB_CONCURRENCY": "2"}
+    variables["REFRESH_GRACE_SECONDS"] = "0"
     with serve(tmp_path / "log", **variables) as server:
         server.__class__, server.metrics_port = Watched, port
         yield server

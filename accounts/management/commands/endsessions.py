@@ -8,8 +8,9 @@ from accounts.models import Session, User
 
 class Command(BaseCommand):
     help = (
-        "End every active session of a user, or of all users, at once: their access tokens stop "
-        "working with the next request. The reason is recorded as ended by staff."
+        "End every active session of a user, or of all users, at once: their access tokens and "
+        "their console sessions stop working with the next request. The reason is recorded as "
+        "ended by staff."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -18,10 +19,10 @@ class Command(BaseCommand):
         whose.add_argument("--all", action="store_true", help="of all users")
 
     def handle(self, *args: Any, identity: str | None, **options: Any) -> None:
-        sessions = Session.objects.active()
+        users = User.objects.all()
         if identity is not None:
             user = User.objects.with_identity(identity)
             if user is None:
                 raise CommandError(f"There is no user {identity!r}.")
-            sessions = sessions.filter(user=user)
-        self.stdout.write(f"{sessions.end(Session.Reason.STAFF)} session(s) ended.")
+            users = users.filter(pk=user.pk)
+        self.stdout.write(f"{users.end_sessions(Session.Reason.STAFF)} session(s) ended.")

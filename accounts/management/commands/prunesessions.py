@@ -2,16 +2,19 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
+from django.contrib.sessions.models import Session as ConsoleSession
 from django.core.management.base import BaseCommand
+from django.db.models.functions import Now
 from tqdm import tqdm
 
 from accounts.models import Event, Session
+from accounts.models.batches import prune
 
 
 class Command(BaseCommand):
     help = (
-        "Delete sessions that have been over (ended or expired) for SESSION_RETENTION_DAYS, and "
-        "events that are older than EVENT_RETENTION_DAYS. "
+        "Delete sessions that ended or expired more than SESSION_RETENTION_DAYS ago, events that "
+        "are older than EVENT_RETENTION_DAYS, and the console's expired sessions. "
         "It works in batches, and two runs at once share the work."
     )
 
@@ -20,10 +23,11 @@ class Command(BaseCommand):
         parser.add_argument("--batch", type=int, default=500, help="rows at a time (default 500)")
 
     def handle(self, *args: Any, dry_run: bool, batch: int, **options: Any) -> None:
-        sessions, events = Session.objects.all(), Event.objects.all()
-        for name, rows, age in (
-            ("session", sessions.over(settings.SESSION_RETENTION), settings.SESSION_RETENTION),
-            ("event", events.older(settings.EVENT_RETENTION), settings.EVENT_RETENTION),
+        session_age, event_age = settings.SESSION_RETENTION, settings.EVENT_RETENTION
+        for name, rows in (
+            ("session", Session.objects.over(session_age)),
+            ("event", Event.objects.older(event_age).order_by("created_at")),
+            ("console session", ConsoleSession.objects.filter(expire_date__lt=Now())),
         ):
             total = rows.count()
             if dry_run:
@@ -31,7 +35,7 @@ class Command(BaseCommand):
                 continue
             deleted = 0
             with tqdm(total=total, unit=name, disable=None) as progress:
-                for count in rows.model.objects.prune(age, batch=batch):
+                for count in prune(rows, size=batch):
                     deleted += count
                     progress.update(count)
             self.stdout.write(f"{deleted} {name}(s) deleted.")
