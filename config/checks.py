@@ -116,8 +116,7 @@ def exit_on_faults(*, with_database: bool = False) -> None:
     for hint, group in itertools.groupby(faults, key=lambda fault: fault.hint):
         for fault in group:
             sys.stderr.write(f"  - {fault.msg} ({fault.id})\n")
-        if hint:
-            sys.stderr.write(f"      {hint}\n")
+        sys.stderr.write(f"      {hint}\n" if hint else "")
     sys.exit(1)
 
 

@@ -35,7 +35,7 @@ NOWHERE = "/nonexistent"
 # Case is folded by Unicode whatever the machine's locale. No connection is accepted before there
 # is a password.
 INITDB = ["--username=postgres", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
-INITDB += ["--builtin-locale=C.UTF-8", "--auth=reject", "--no-sync"]
+INITDB += ["--builtin-locale=C.UTF-8", "--auth=reject"]
 # The path of a socket may have 107 bytes, and a checkout may be deep: the socket is in /tmp, in a
 # private directory.
 SOCKET = re.compile(r"/tmp/latchkey-[a-z0-9_]{8}")  # noqa: S108 - made by mkdtemp

@@ -78,7 +78,7 @@ def test_no_hot_query_scans_or_sorts_a_table(
     settings.AUTH_RATE_LIMIT = (1000, 60)
     for _ in range(12):
         device = sign_in(user)
-    call_command("seeddemo", **ROWS)
+    call_command("seeddemo", **ROWS, force=True)
     device.post(f"{API}/product", {"title": "Zirconium ring", "amount": 1})
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, owner_id FROM catalog_product LIMIT 1")
@@ -107,7 +107,7 @@ def test_no_hot_query_scans_or_sorts_a_table(
 
 
 def test_a_plan_that_scans_is_seen(db: None) -> None:
-    call_command("seeddemo", users=10, sessions=0, events=0, products=2000)
+    call_command("seeddemo", users=10, sessions=0, events=0, products=2000, force=True)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE catalog_product")
 
