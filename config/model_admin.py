@@ -27,7 +27,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
 
-from config.pagination import MAXIMUM_COUNT, bounded_count
+from config import pagination
 from config.search import indexed
 
 MAXIMUM_SELECTED = 1_000  # rows of one action
@@ -91,8 +91,9 @@ class ChangedFieldsForm(forms.ModelForm):
 
 
 def may_be_shown(field: forms.Field) -> bool:
-    """Tell whether a field's value may stand in the page: not a password or what stands for it."""
-    return not field.disabled and not isinstance(field.widget, forms.PasswordInput)
+    """Tell whether a field's value may be in the page: no hash, and nothing that a widget hides."""
+    is_file = isinstance(field, forms.FileField)  # Only an upload changes it.
+    return not (field.disabled or is_file or isinstance(field.widget, forms.PasswordInput))
 
 
 class LockingFormSet(BaseModelFormSet):
@@ -110,7 +111,7 @@ class BoundedPaginator(Paginator):
     @cached_property
     def count(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return min(bounded_count(rows), MAXIMUM_COUNT)
+        return min(pagination.bounded_count(rows), pagination.MAXIMUM_COUNT)
 
 
 class BoundedRelatedFilter(admin.RelatedFieldListFilter):
@@ -149,7 +150,7 @@ class DeletedObjects(NestedObjects):
     def related_objects(self, related_model: Any, related_fields: Any, objs: Any) -> Any:
         rows = super().related_objects(related_model, related_fields, objs)
         if related_fields[0].remote_field.on_delete is CASCADE:
-            self.numbers[related_model] += bounded_count(rows)
+            self.numbers[related_model] += pagination.bounded_count(rows)
         return rows[:MAXIMUM_LISTED]
 
     def describe(self, site: admin.AdminSite) -> list[Any]:
@@ -166,14 +167,16 @@ class DeletedObjects(NestedObjects):
         lines: list[Any] = self.nested(text)
         for model, number in self.numbers.items():
             if left := number - self.listed[model]:
-                more = "more than " if number > MAXIMUM_COUNT else ""
+                more = "more than " if number > pagination.MAXIMUM_COUNT else ""
                 lines.append(f"and {more}{left:,} more {model._meta.verbose_name_plural}")
         return lines
 
     def counts(self) -> dict[str, str]:
         return {
             str(model._meta.verbose_name_plural): (
-                f"more than {MAXIMUM_COUNT:,}" if number > MAXIMUM_COUNT else f"{number:,}"
+                f"more than {pagination.MAXIMUM_COUNT:,}"
+                if number > pagination.MAXIMUM_COUNT
+                else f"{number:,}"
             )
             for model, number in self.numbers.items()
             if number
@@ -248,7 +251,8 @@ class BoundedAdmin(admin.ModelAdmin):
     ) -> Any:
         """Lock the row that is about to be changed or deleted, and read it as it is then."""
         row = super().get_object(request, object_id, from_field)
-        if row is None or not transaction.get_connection(row._state.db).in_atomic_block:
+        is_locking = request.method == "POST" and transaction.get_connection().in_atomic_block
+        if row is None or not is_locking:
             return row
         lock(self.model._base_manager.filter(pk=row.pk))
         return super().get_object(request, object_id, from_field)

@@ -19,6 +19,7 @@ with isolate_apps("catalog"):
         at = models.DateTimeField()
         is_open = models.BooleanField(default=True)
         number = models.IntegerField(default=0)
+        file = models.FileField(blank=True)
 
         class Meta:
             app_label = "catalog"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
 from django.test import Client
 
@@ -197,6 +198,16 @@ class TestModelOfAClone:
         console.post(SAMPLE, form | {"title": ["Desk lamp"]})
 
         assert Sample.objects.get().at == sample.at
+
+    def test_the_history_names_only_what_was_changed(self, console: Client, sample: Sample) -> None:
+        Sample.objects.update(file="plan.pdf")
+        form = fields_of(console.get(SAMPLE))
+        Sample.objects.update(number=9, notes="new")
+
+        console.post(SAMPLE, form | {"title": ["Desk lamp"], "secret": ["key"]})
+
+        assert LogEntry.objects.get().get_change_message() == "Changed Title."
+        assert Sample.objects.get().file.name == "plan.pdf"
 
     def test_a_time_survives_a_fault_in_another_field(
         self, console: Client, sample: Sample
