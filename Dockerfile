@@ -19,6 +19,7 @@ RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
 COPY manage.py gunicorn.conf.py ./
 COPY api api
 COPY config config
+COPY console console
 COPY accounts accounts
 COPY catalog catalog
 COPY health health

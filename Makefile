@@ -21,7 +21,7 @@ test: $(VENV)/installed ## Set up what is missing, then run the suite
 	@$(VENV)/bin/coverage report $(if $(and $(shell command -v redis-server),$(shell command -v chromium),$(filter 0,$(shell id -u))),,--fail-under=0)
 
 faults: $(VENV)/installed ## Break what the service depends on, and measure what it does then
-	@$(VENV)/bin/python -m pytest faults -m "" --table docs/reliability.md $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/faults -m "" --table docs/reliability.md $(ARGS)
 
 bench: $(VENV)/installed ## Measure this project beside a stock one, in ten minutes (ARGS=--quick: in one)
 	@$(VENV)/bin/python -m bench $(or $(ARGS),--json docs/performance.json --plot docs/performance.svg)

@@ -35,7 +35,7 @@ is_reloading = "--reload" in sys.argv
 if not is_reloading:
     # In the master, a bad configuration ends the start with one list and exit code 1. With
     # --reload the master must not import the modules that its workers are to load afresh.
-    from config.checks import exit_on_faults
+    from config.startup import exit_on_faults
 
     exit_on_faults()
 
@@ -75,10 +75,10 @@ control_socket_disable = True
 
 def on_starting(server):
     """Keep the embedded database running as long as the master; count its connections."""
-    if settings.DATABASES["default"].get("ENGINE") == "config.embedded_postgres":
-        from config import embedded_postgres
+    if settings.DATABASES["default"].get("ENGINE") == "ops.database.embedded":
+        from ops.database import embedded
 
-        embedded_postgres.start()
+        embedded.start()
     if not is_reloading:
         exit_on_faults(with_database=True)
 

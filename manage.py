@@ -15,7 +15,7 @@ def main() -> None:
 
     command = sys.argv[1] if len(sys.argv) > 1 else "help"
     if command not in UNCHECKED and not {"--help", "-h"} & set(sys.argv[2:]):
-        from config.checks import exit_on_faults
+        from config.startup import exit_on_faults
 
         exit_on_faults()
     execute_from_command_line(sys.argv)

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import report, sides
 from bench.world import Comparison, Postgres, Service, compare, drive, postgres_server
-from config.tests.serving import Redis
+from tests.rig.redis import Redis
 
 # What the project sets itself: CPU of the application for one request, stock's over ours.
 TARGETS = {

@@ -23,7 +23,8 @@ from bench.world import (
     drive,
     postgres_server,
 )
-from config.tests.serving import ROOT, Redis
+from tests.rig.machine import ROOT
+from tests.rig.redis import Redis
 
 SMALL = {"users": 100, "sessions": 1000, "events": 1000, "products": 1000}
 LARGE = {"users": 20_000, "sessions": 1_000_000, "events": 10_000_000, "products": 1_000_000}
@@ -59,7 +60,7 @@ OVER = """
 CURSORS = """
 import json
 from catalog.models import Product
-from config.keysets import Keyset
+from api.keysets import Keyset
 products = Product.objects.defer("search_text").order_by("-created_at", "-pk")
 keyset = Keyset(products, 10)
 rows = [products[place] for place in (9_999, products.count() // 2)]

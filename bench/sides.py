@@ -7,7 +7,7 @@ from typing import Any
 from bench.world import BIN as PROGRAMS
 from bench.world import CONNECTIONS, Endpoint, Postgres, Service
 from config.management.commands.generatesecrets import NAMES, good_secret
-from config.tests.serving import Redis
+from tests.rig.redis import Redis
 
 CORES = len(os.sched_getaffinity(0))
 WORKERS = min(2, CORES) if shutil.which("redis-server") else 1

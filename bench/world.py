@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 import psycopg
 
-from config import embedded_postgres
-from config.tests.serving import ROOT, free_port
+from ops.database import embedded
+from tests.rig.machine import ROOT, free_port
 
 CONNECTIONS = 8
 BIN = Path(sys.executable).parent
@@ -33,7 +33,7 @@ class Postgres:
     """A server with the settings that it comes with, but for its memory and the count of calls."""
 
     def __init__(self, directory: Path) -> None:
-        self.server = embedded_postgres.serve(directory)
+        self.server = embedded.serve(directory)
         self.stop()
         with (self.server.files / "postgresql.conf").open("a") as configuration:
             configuration.write(SETTINGS)

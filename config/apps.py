@@ -1,5 +1,4 @@
 from django.apps import AppConfig
-from django.contrib.admin.apps import AdminConfig
 from django.core.checks import Tags, register
 
 from config import checks
@@ -14,7 +13,3 @@ class ProjectConfig(AppConfig):
             register(check)
         for check in checks.SERVER_CHECKS:
             register(check, Tags.database, checks.SERVER)
-
-
-class ConsoleConfig(AdminConfig):
-    default_site = "config.admin.ConsoleSite"

@@ -7,29 +7,18 @@ never its value.
 """
 
 import contextlib
-import functools
 import importlib.metadata
 import importlib.util
-import itertools
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import django
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, run_checks
+from django.core.checks import CheckMessage, Error
 from django.db import DatabaseError, connection
 
-SECRET_LENGTH = 32
-SECRET_LENGTH_WITHOUT_WORDS = 24
-SECRET_CHARACTERS = 8
-# What people type where a secret is asked for; "replace-me" is how .env.example begins each value.
-WORDS = [
-    *("password", "passwort", "secret", "test", "changeme", "change-me", "change_me", "example"),
-    *("default", "replace-me", "placeholder", "insecure", "django", "letmein", "qwerty"),
-    *("abcdefghijklmnopqrstuvwxyz", "0123456789", "1234567890", "12345678"),
-]
+from config.secret_rules import secret_faults
+
 # The text and the hint of each fault; docs/operations.md lists the same for operators.
 RULES = {
     "config.E001": (
@@ -102,24 +91,6 @@ AVAILABLE_CONNECTIONS = """
 """
 
 
-@functools.cache
-def exit_on_faults(*, with_database: bool = False) -> None:
-    """Print every fault of the configuration in one list and exit with 1, or return."""
-    django.setup()
-    scope: dict[str, Any] = {"tags": [SERVER], "databases": ["default"]} if with_database else {}
-    faults = [m for m in run_checks(**scope) if m.is_serious() and not m.is_silenced()]
-    if not faults:
-        return
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-    sys.stderr.write(f"The configuration has {count}:\n")
-    faults.sort(key=lambda fault: (fault.id or "", fault.msg))
-    for hint, group in itertools.groupby(faults, key=lambda fault: fault.hint):
-        for fault in group:
-            sys.stderr.write(f"  - {fault.msg} ({fault.id})\n")
-        sys.stderr.write(f"      {hint}\n" if hint else "")
-    sys.exit(1)
-
-
 def error(rule: str, **values: Any) -> Error:
     text, hint = RULES[rule]
     return Error(text.format(**values), hint=hint, id=rule)
@@ -132,31 +103,6 @@ def secrets() -> Iterator[tuple[str, str]]:
             yield name, current
         for secret in earlier:
             yield f"{name}_FALLBACKS", secret
-
-
-def secret_faults(secret: str) -> Iterator[str]:
-    """Say what is wrong with one secret."""
-    if len(secret) < SECRET_LENGTH:
-        yield f"has {len(secret)} characters, and needs {SECRET_LENGTH}"
-        return
-    if len(without_words(secret)) < SECRET_LENGTH_WITHOUT_WORDS:
-        yield "is made of words that an attacker tries first"
-    if is_repetition(secret):
-        yield "repeats a shorter pattern"
-    elif len(set(secret)) < SECRET_CHARACTERS:
-        yield f"uses fewer than {SECRET_CHARACTERS} different characters"
-
-
-def without_words(secret: str) -> str:
-    rest = secret.lower()
-    for word in WORDS:
-        rest = rest.replace(word, "")
-    return rest
-
-
-def is_repetition(secret: str) -> bool:
-    """Tell whether a unit of at most half the length, repeated and cut, gives the secret."""
-    return any(secret[n:] == secret[:-n] for n in range(1, len(secret) // 2 + 1))
 
 
 def check_environment(**kwargs: Any) -> list[CheckMessage]:
@@ -213,7 +159,7 @@ def check_shared_cache(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_embedded_database(**kwargs: Any) -> list[CheckMessage]:
-    if settings.DATABASES["default"].get("ENGINE") != "config.embedded_postgres":
+    if settings.DATABASES["default"].get("ENGINE") != "ops.database.embedded":
         return []
     if not settings.DEBUG:
         return [error("config.E008")]

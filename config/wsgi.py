@@ -8,20 +8,20 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-from config.checks import exit_on_faults
+from config.startup import exit_on_faults
 
 exit_on_faults()
 
 from django.conf import settings
 
 settings.DATABASES["default"] |= settings.WEB_DATABASE
-from config import telemetry
+from ops import telemetry
 
 telemetry.start()
 from django.core.wsgi import get_wsgi_application
 
-from config.metrics import metrics_application
-from config.middleware import drain
+from api.middleware import drain
+from ops.metrics import metrics_application
 
 django_application = get_wsgi_application()
 metrics = metrics_application() if settings.METRICS_PORT else None

@@ -197,7 +197,7 @@ class TestCursors:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let pages end after 20 rows instead of 10,000."""
-        monkeypatch.setattr("config.pagination.MAXIMUM_COUNT", 20)
+        monkeypatch.setattr("api.pagination.MAXIMUM_COUNT", 20)
 
     def test_the_count_stops_and_says_so(self, client: APIClient, user: User) -> None:
         add(user, 20)

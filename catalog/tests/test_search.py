@@ -38,8 +38,8 @@ PRODUCTS = """
 
 @pytest.fixture
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config.search.SEARCH_ROWS", ROWS)
-    monkeypatch.setattr("config.search.SAMPLE_PAGES", 5)
+    monkeypatch.setattr("api.search.SEARCH_ROWS", ROWS)
+    monkeypatch.setattr("api.search.SAMPLE_PAGES", 5)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from django.db import connection, models
 from django.test.utils import isolate_apps
 from django.urls import path
 
-from config.admin import ConsoleSite
+from console.site import ConsoleSite
 
 with isolate_apps("catalog"):
 

@@ -11,7 +11,7 @@ from django.db import connection
 from pytest_django import Settings
 
 from config import checks
-from config.checks import secret_faults
+from config.secret_rules import secret_faults
 
 GOOD = {
     "SECRET": ["q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0", "R6tKx2Nw9Vb4Qm7Zc1Yh8Jp3Ls5Df0Ga"],
@@ -159,7 +159,7 @@ def test_several_processes_share_a_cache(settings: Settings) -> None:
 def test_the_embedded_database_is_for_development(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "config.embedded_postgres")
+    monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", "ops.database.embedded")
     assert found() == ["config.E008"]
 
     settings.DEBUG = True

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from config import files
 from config.environment import Environment
 from config.tests.test_startup import GOOD, ROOT, VARIABLES
+from ops import files
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ class TestDatabase:
 
         assert settings["ENVIRONMENT_FAULTS"] == []
         assert settings["DATABASES"]["default"] == {
-            "ENGINE": "config.postgres",
+            "ENGINE": "ops.database.postgres",
             "HOST": "db", "PORT": 5433, "USER": "u", "PASSWORD": "p$1", "NAME": "n",
         }  # fmt: skip
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from config.tests.serving import database_url, free_port, wait_for
+from tests.rig.gunicorn import database_url
+from tests.rig.machine import free_port, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text()

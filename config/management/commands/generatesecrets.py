@@ -7,10 +7,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from config.checks import secret_faults
 from config.dotenv import read_dotenv
-from config.files import read_text, write_private
+from config.secret_rules import secret_faults
 from config.values import split_names
+from ops.files import read_text, write_private
 
 NAMES = ("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET")
 

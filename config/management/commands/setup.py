@@ -8,9 +8,9 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from config.checks import exit_on_faults
-from config.files import write_private
 from config.management.commands.generatesecrets import NAMES, good_secret
+from config.startup import exit_on_faults
+from ops.files import write_private
 
 ENV = """\
 # Written by `make run`, for this machine; .env.example describes every variable.

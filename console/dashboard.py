@@ -1,0 +1,230 @@
+"""
+The numbers and plots of the console's first page.
+
+Each is a count over an index, or over one day of it. A day that has ended does not change, so it is
+counted once and cached. The page is at most `FRESH` seconds old. The cache holds counts alone, and
+the page is built from them: whoever can write to Redis can change a number and nothing else.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.cache import cache
+from django.db.models import Count
+from django.db.models.functions import TruncDay, TruncHour
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateformat import format as date_format
+
+from accounts.models import Event, Session
+from api.parsers import is_unstorable
+
+FRESH = 10  # seconds
+HOURS, DAYS = 24, 30
+TOP = 5
+COUNTED = (
+    (Event.Kind.SIGNED_IN, "Sign-ins", "good"),
+    (Event.Kind.REFUSED, "Refused", "bad"),
+    (Event.Kind.REPLAYED, "Replays", "bad"),
+    (Event.Kind.LIMIT_REACHED, "Limits reached", "bad"),
+    (Event.Kind.CREATED, "New accounts", "none"),
+)
+KINDS = [kind for kind, _, _ in COUNTED]
+WIDTH, HEIGHT = 720, 160  # of a plot, in its own units
+
+HIGHEST = 2**53
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+HOUR_KEY, DAY_KEY = "hour:%Y-%m-%dT%H", "dashboard:%Y-%m-%d"
+
+Counts = dict[str, int]  # how many of each kind, user or address
+
+
+@dataclass
+class Number:
+    label: str
+    value: int
+    to: str
+    meaning: str = "none"
+
+
+@dataclass
+class Bar:
+    """A stack of sign-ins and, on top, refusals, at its place in a plot."""
+
+    x: float
+    width: float
+    y: float
+    refused_height: float
+    signed_in_height: float
+    label: str
+    title: str
+
+    @property
+    def middle(self) -> float:
+        return self.x + self.width / 2
+
+    @property
+    def signed_in_y(self) -> float:
+        return self.y + self.refused_height
+
+
+@dataclass
+class Plot:
+    title: str
+    bars: list[Bar]
+    highest: int
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def dashboard() -> dict[str, Any]:
+    """Return what the page shows, counted again no more often than every `FRESH` seconds."""
+    now = timezone.now()
+    counts = cache.get("dashboard")
+    if not (isinstance(counts, dict) and all(map(is_counts, counts.values()))):
+        counts = count(now)
+        cache.set("dashboard", counts, FRESH)
+    return page(counts, now)
+
+
+def is_counts(value: Any) -> bool:
+    """Reject what this module did not write: it must not break the page, or put links on it."""
+    return (
+        isinstance(value, dict)
+        and all(type(number) is int and 0 <= number <= HIGHEST for number in value.values())
+        and not is_unstorable(list(value))
+    )
+
+
+def count(now: datetime) -> dict[str, Counts]:
+    """Count all that the page shows, in values that JSON can hold."""
+    active = Session.objects.active()
+    since = times(now, HOURS, HOUR)[0]
+    return {
+        "active": active.aggregate(users=Count("user", distinct=True), sessions=Count("*")),
+        "usernames": most_rejected("username", since),
+        "addresses": most_rejected("ip_address", since),
+        **count_events(TruncHour, since, HOUR_KEY),
+        **count_days(now),
+    }
+
+
+def page(counts: dict[str, Counts], now: datetime) -> dict[str, Any]:
+    hours, days = times(now, HOURS, HOUR), times(now, DAYS, DAY)
+    since, active = hours[0], counts.get("active", {})
+    by_hour = [(hour, counts.get(format(hour, HOUR_KEY), {})) for hour in hours]
+    by_day = [(day, counts.get(format(day, DAY_KEY), {})) for day in days]
+    return {
+        "since": since,
+        "numbers": [
+            Number(
+                "Active sessions", active.get("sessions", 0), sessions_link(state="active"), "good"
+            ),
+            Number("Users signed in", active.get("users", 0), sessions_link(state="active")),
+            *(
+                Number(
+                    label,
+                    sum(of.get(kind, 0) for _, of in by_hour),
+                    events_link(kind, since),
+                    meaning,
+                )
+                for kind, label, meaning in COUNTED
+            ),
+        ],
+        "plots": [
+            plot("The last 24 hours", by_hour, "H:i"),
+            plot("The last 30 days", by_day, "j M"),
+        ],
+        "refused": [
+            ("Most refused users", links("username", counts.get("usernames", {}), since)),
+            ("Most refused addresses", links("ip_address", counts.get("addresses", {}), since)),
+        ],
+    }
+
+
+def times(now: datetime, number: int, step: timedelta) -> list[datetime]:
+    """Return the beginnings of the last hours or days, the present one included."""
+    last = now.replace(minute=0, second=0, microsecond=0)
+    last = last if step == HOUR else last.replace(hour=0)
+    return [last - step * n for n in reversed(range(number))]
+
+
+def count_events(trunc: Any, since: datetime, key: str) -> dict[str, Counts]:
+    """Count the kinds of events in each hour or day since then, by the time as `key` formats it."""
+    counted: dict[str, Counts] = {}
+    rows = (
+        Event.objects.filter(kind__in=KINDS, created_at__gte=since)
+        .annotate(at=trunc("created_at"))
+        .values_list("at", "kind")
+        .annotate(number=Count("*"))
+    )
+    for at, kind, number in rows.order_by():
+        counted.setdefault(format(at, key), {})[kind] = number
+    return counted
+
+
+def count_days(now: datetime) -> dict[str, Counts]:
+    """Count the days; one that has ended comes from the cache once it has been counted."""
+    *ended, today = times(now, DAYS, DAY)
+    keys = [format(day, DAY_KEY) for day in ended]
+    cached = cache.get_many(keys)
+    counts = {key: of for key, of in cached.items() if is_counts(of)}
+    missing = [day for day, key in zip(ended, keys, strict=True) if key not in counts]
+    counted = count_events(TruncDay, min(missing, default=today), DAY_KEY)
+    fresh = {key: counted.get(key, {}) for key in keys if key not in counts}
+    cache.set_many(fresh, DAYS * 24 * 3600)
+    return counted | counts | fresh
+
+
+def plot(title: str, counted: list[tuple[datetime, Counts]], form: str) -> Plot:
+    stacks = [
+        (at, of.get(Event.Kind.SIGNED_IN, 0), of.get(Event.Kind.REFUSED, 0)) for at, of in counted
+    ]
+    highest = max(signed_in + refused for _, signed_in, refused in stacks)
+    pitch = WIDTH / len(stacks)
+    return Plot(title, list(bars(stacks, pitch, HEIGHT / max(highest, 1), form)), highest)
+
+
+def bars(
+    stacks: list[tuple[datetime, int, int]], pitch: float, scale: float, form: str
+) -> Iterable[Bar]:
+    every = len(stacks) // 6
+    for number, (at, signed_in, refused) in enumerate(stacks):
+        when = date_format(at, form)
+        yield Bar(
+            x=number * pitch + pitch * 0.15,
+            width=pitch * 0.7,
+            y=HEIGHT - (signed_in + refused) * scale,
+            refused_height=refused * scale,
+            signed_in_height=signed_in * scale,
+            label=when if (len(stacks) - 1 - number) % every == 0 else "",
+            title=f"{when}: {signed_in} sign-ins, {refused} refused",
+        )
+
+
+def most_rejected(column: str, since: datetime) -> Counts:
+    """Return the users or addresses rejected most often, and how often."""
+    events = Event.objects.filter(kind=Event.Kind.REFUSED, created_at__gte=since).exclude(
+        **{column: None if column == "ip_address" else ""}
+    )
+    rows = events.values_list(column).annotate(number=Count("*")).order_by("-number", column)[:TOP]
+    return dict(rows)
+
+
+def links(column: str, counts: Counts, since: datetime) -> list[tuple[str, int, str]]:
+    """Return each name with its number and the list of its events."""
+    return [
+        (name, number, events_link(Event.Kind.REFUSED, since, **{f"{column}__exact": name}))
+        for name, number in list(counts.items())[:TOP]
+    ]
+
+
+def events_link(kind: str, since: datetime, **query: str) -> str:
+    query = {"kind__exact": kind, "created_at__gte": since.isoformat(timespec="seconds"), **query}
+    return reverse("admin:accounts_event_changelist", query=query)
+
+
+def sessions_link(**query: str) -> str:
+    return reverse("admin:accounts_session_changelist", query=query)

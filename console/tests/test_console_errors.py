@@ -1,0 +1,71 @@
+"""Errors of the console are its own pages, with the status that they have elsewhere."""
+
+import logging
+
+import pytest
+from django.core.exceptions import BadRequest, FieldError, ValidationError
+from django.db import DataError, IntegrityError
+from django.db.models import ProtectedError, RestrictedError
+from django.test import Client, RequestFactory
+from pytest_django import Settings
+
+from api import errors
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("accounts/user/?_to_field=password", 400),
+        ("accounts/user/?q=%00", 400),
+        ("accounts/user/?q=" + "a" * 5000, 400),
+        ("accounts/event/add/", 403),
+        ("accounts/user/x/password/", 404),
+        ("nothing/", 404),
+        ("logout/", 405),
+    ],
+)
+def test_an_error_is_a_page_that_tells_nothing(
+    console: Client, settings: Settings, path: str, status: int, debug: bool
+) -> None:
+    settings.DEBUG = debug
+
+    page = console.get(f"/admin/{path}")
+
+    assert page.status_code == status
+    assert page.headers["Content-Type"].startswith("text/html")
+    text = page.content.decode()
+    assert f"Request {page.headers['X-Request-ID']}" in text
+    assert not any(word in text for word in ("Django", "Traceback", "<style", "URLconf"))
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), OverflowError(), DataError(), FieldError(), ValidationError("")]
+)
+def test_what_cannot_be_read_is_a_bad_request_and_logged_with_its_place(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        response = errors.problem_for(RequestFactory().get("/admin/x"), error)
+
+    assert response is not None
+    assert response.status_code == 400
+    assert caplog.records[0].exc_info[1] is error
+    assert errors.problem_for(RequestFactory().get("/api/v1/x"), error) is None
+    assert errors.problem_for(RequestFactory().get("/admin/x"), IntegrityError()) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ProtectedError("", set()), 409, "conflict"),
+        (RestrictedError("", set()), 409, "conflict"),
+        (BadRequest(), 400, "parse_error"),
+    ],
+)
+def test_the_api_has_a_code_for_it(error: Exception, status: int, code: str) -> None:
+    response = errors.problem_for(RequestFactory().get("/api/v1/x"), error)
+
+    assert response is not None
+    assert response.status_code == status
+    assert f'"code": "{code}"'.encode() in response.content

@@ -1,0 +1,90 @@
+import re
+from io import StringIO
+
+import pytest
+from django.core.cache import cache
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+from pytest_django import Settings
+
+from accounts.models import Session, User
+from catalog.models import Product
+from config.tests.test_commands import run
+from conftest import SignIn
+from ops.management.commands import doctor
+
+
+def test_seeddemo_adds_what_was_asked_for(db: None, settings: Settings, sign_in: SignIn) -> None:
+    settings.DEBUG = True
+    options = ("--users", "3", "--sessions", "20", "--products", "30")
+
+    run("seeddemo", *options)
+    run("seeddemo", *options)
+
+    assert (User.objects.count(), Session.objects.count(), Product.objects.count()) == (3, 40, 60)
+    assert 0 < Session.objects.active().count() < 40
+    sign_in(User.objects.get(username="demo2"), "a sunny day in May")
+
+
+class TestDoctor:
+    @pytest.fixture(autouse=True)
+    def development(self, settings: Settings) -> None:
+        """Let the configuration of the tests pass for one."""
+        settings.DEBUG = True
+
+    def test_a_healthy_machine(self, db: None) -> None:
+        output = run("doctor")
+
+        assert output.count("  ok      ") == 5
+        assert output.endswith("All is well.\n")
+
+    def test_a_bad_configuration_is_all_that_is_looked_at(self, settings: Settings) -> None:
+        settings.SECRETS = {**settings.SECRETS, "SECRET": ["weak"]}
+
+        with pytest.raises(CommandError, match="1 thing"):
+            run("doctor")
+
+    def test_what_ails_is_told_and_the_rest_looked_at(
+        self, db: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("DELETE FROM django_migrations WHERE app = 'catalog'")
+        monkeypatch.setattr(cache, "get", lambda key: None)
+        future = timezone.now() + timezone.timedelta(minutes=1)
+        monkeypatch.setattr(doctor, "datetime", type("D", (), {"now": lambda tz: future}))
+        output = StringIO()
+
+        with pytest.raises(CommandError, match="3 thing"):
+            call_command("doctor", stdout=output)
+
+        failed = re.findall(r"failed  (\w+): (.*)", output.getvalue())
+        assert [name for name, _ in failed] == ["migrations", "cache", "clock"]
+
+    def test_more_threads_than_connections_are_told(self, db: None, settings: Settings) -> None:
+        settings.WEB_THREADS = 1000
+        output = StringIO()
+
+        with pytest.raises(CommandError):
+            call_command("doctor", stdout=output)
+
+        assert re.findall(r"failed  database: .* 1000 = ", output.getvalue())
+
+    def test_a_database_that_folds_no_case_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Cursor:
+            def __enter__(self) -> "Cursor":
+                return self
+
+            def __exit__(self, *args: object) -> None:
+                pass
+
+            def execute(self, statement: str) -> None:
+                pass
+
+            def fetchone(self) -> tuple[str, bool, bool]:
+                return "18", False, True
+
+        monkeypatch.setattr(doctor.connection, "cursor", Cursor)
+
+        with pytest.raises(doctor.TroubleError, match="locale"):
+            doctor.look_at_database()

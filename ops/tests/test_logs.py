@@ -1,0 +1,102 @@
+"""What a line says, and what none may say (conftest.py looks at those of the whole suite)."""
+
+import json
+import logging
+
+import pytest
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+
+from accounts.models import Session, User
+from conftest import API, PASSWORD, SecretsWatch, SignIn, secrets_in
+from ops.logs import RequestIdFilter
+
+
+def request_line(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    return [record for record in caplog.records if record.name == "ops.requests"][-1]
+
+
+def test_a_request_is_one_line_that_names_route_caller_and_session(
+    user: User, sign_in: SignIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = sign_in(user)
+    caplog.clear()
+
+    device.delete(f"{API}/product/123456?page=7", REMOTE_ADDR="192.0.2.7")
+
+    line = request_line(caplog)
+    assert (line.method, line.route) == ("DELETE", "/api/v1/product/<int:pk>")
+    assert (line.status, line.user_id, line.address) == (404, user.pk, "192.0.2.7")
+    assert line.session_id == Session.objects.get().pk
+    assert line.duration_ms > 0
+    assert "123456" not in line.getMessage()
+
+
+def test_login_and_refresh_are_the_sessions_requests(
+    user: User, sign_in: SignIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = sign_in(user)
+    session = Session.objects.get()
+    assert request_line(caplog).session_id == session.pk
+
+    device.post(f"{API}/auth/refresh", {"refresh_token": device.tokens["refresh_token"]})
+
+    line = request_line(caplog)
+    assert (line.session_id, line.user_id) == (session.pk, user.pk)
+
+
+def test_a_request_to_the_console_names_who_is_signed_in(
+    user: User, caplog: pytest.LogCaptureFixture, client: object
+) -> None:
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    client.force_login(user)
+
+    client.get("/admin/")
+
+    assert request_line(caplog).user_id == user.pk
+
+
+def test_an_event_is_a_line_with_the_requests_id(
+    user: User,
+    sign_in: SignIn,
+    caplog: pytest.LogCaptureFixture,
+    django_capture_on_commit_callbacks: object,
+) -> None:
+    caplog.handler.addFilter(RequestIdFilter())
+    with django_capture_on_commit_callbacks(execute=True):
+        sign_in(user, HTTP_X_REQUEST_ID="find-me")
+
+    [line] = [r for r in caplog.records if getattr(r, "event", "") == "signed_in"]
+    assert (line.user_id, line.session_id) == (user.pk, Session.objects.get().pk)
+    assert line.request_id == "find-me"
+
+
+def test_lines_are_json(capsys: object, no_secret_is_logged: SecretsWatch) -> None:
+    record = logging.makeLogRecord({"msg": "a\nb", "route": "/x", "request_id": "1"})
+
+    line = json.loads(no_secret_is_logged.format(record))
+
+    assert (line["message"], line["route"], line["request_id"]) == ("a\nb", "/x", "1")
+
+
+@pytest.mark.django_db
+class TestTheWatch:
+    def test_it_knows_a_secret_when_it_sees_one(
+        self, user: User, sign_in: SignIn, settings: object
+    ) -> None:
+        pair = sign_in(user).tokens
+        for secret in (
+            PASSWORD,
+            pair["access_token"],
+            pair["refresh_token"],
+            PBKDF2PasswordHasher().encode(PASSWORD, "salt", 1),
+            settings.SECRETS["ACCESS_TOKEN_SECRET"][0],
+        ):
+            assert secrets_in(f"something {secret} something")
+
+    def test_it_sees_fields_and_tracebacks(self, no_secret_is_logged: SecretsWatch) -> None:
+        logger = logging.getLogger("anything")
+        logger.error("all is well", extra={"body": {"password": PASSWORD}})
+        logger.error("something went wrong", exc_info=ValueError(PASSWORD))
+
+        assert no_secret_is_logged.found == [PASSWORD, PASSWORD]
+        no_secret_is_logged.found.clear()

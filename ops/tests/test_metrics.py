@@ -1,0 +1,137 @@
+"""What Prometheus reads, of a service of two processes."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from conftest import API, PASSWORD
+from tests.rig.gunicorn import Server, serve
+from tests.rig.machine import free_port
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Samples = dict[tuple[str, ...], float]
+
+
+class Watched(Server):
+    """A service, and the port where it is watched."""
+
+    metrics_port: int
+
+    def read(self) -> Samples:
+        """Return each sample by its name and the values of its labels, in their names' order."""
+        response, body = Server(self.metrics_port, self.process).ask("GET", "/metrics")
+        assert response.status == 200
+        return {
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(body.decode())
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def watched(db: None, tmp_path: Path) -> Iterator[Watched]:
+    port = free_port()
+    variables = {"METRICS_PORT": str(port), "AUTH_RATE_LIMIT": "20/m", "WEB_CONCURRENCY": "2"}
+    variables["REFRESH_GRACE_SECONDS"] = "0"
+    with serve(tmp_path / "log", **variables) as server:
+        server.__class__, server.metrics_port = Watched, port
+        yield server
+
+
+def test_they_count_what_all_processes_did(watched: Watched) -> None:
+    user = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
+    assert watched.post("/users", user)[0] == 201
+    login = {"identity": "alice", "password": PASSWORD}
+    for _ in range(20):
+        assert watched.ask("GET", "/health/live")[0].status == 200
+    assert watched.post("/auth/login", {**login, "password": "wrong"})[0] == 401
+    status, pair = watched.post("/auth/login", login)
+    assert status == 200
+    spent = {"refresh_token": pair["refresh_token"]}
+    assert [watched.post("/auth/refresh", spent)[0] for _ in range(2)] == [200, 401]
+    assert watched.post("/auth/login", login)[0] == 200
+
+    samples = watched.read()
+
+    requests = "http_request_duration_seconds_count"
+    assert samples[requests, "GET", "/health/live", "200"] == 20
+    assert samples[requests, "POST", "/api/v1/auth/login", "200"] == 2
+    assert samples[requests, "POST", "/api/v1/auth/login", "401"] == 1
+    assert samples["latchkey_logins_total", "accepted"] == 2
+    assert samples["latchkey_logins_total", "refused"] == 1
+    assert samples["latchkey_refreshes_total", "rotated"] == 1
+    assert samples["latchkey_refreshes_total", "replayed"] == 1
+    assert samples["latchkey_events_total", "replayed"] == 1
+    assert samples["latchkey_active_sessions",] == 1
+    assert (
+        samples["latchkey_hashing_places_taken",] == samples["latchkey_hashing_turns_taken",] == 0
+    )
+    assert samples["latchkey_hashing_places",] >= 1
+    assert samples["latchkey_database_connections", "active"] >= 1
+    assert samples["latchkey_database_connections_limit",] >= 50
+    for check in ("database", "cache", "migrations"):
+        assert samples["latchkey_check_ok", check] == 1
+
+
+def test_a_limit_that_is_reached_is_counted(watched: Watched) -> None:
+    codes = [watched.post("/auth/refresh", {"refresh_token": "x"})[0] for _ in range(60)]
+
+    samples = watched.read()
+
+    assert set(codes) == {401, 429}
+    assert samples["latchkey_events_total", "limit_reached"] >= 1
+    key = "http_request_duration_seconds_count", "POST", "/api/v1/auth/refresh", "429"
+    assert samples[key] == codes.count(429)
+
+
+def test_what_a_process_counted_outlives_it(watched: Watched) -> None:
+    for _ in range(20):
+        watched.ask("GET", "/health/live")
+
+    for worker in psutil.Process(watched.process.pid).children():
+        os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(2)
+
+    key = "http_request_duration_seconds_count", "GET", "/health/live", "200"
+    assert watched.read()[key] == 20
+
+
+def test_each_port_answers_its_own(watched: Watched) -> None:
+    response, body = watched.ask("GET", "/metrics")
+    assert (response.status, b"latchkey_" in body) == (404, False)
+
+    response, body = Server(watched.metrics_port, watched.process).ask("GET", "/health/live")
+    assert b"http_request_duration_seconds" in body
+
+
+def test_a_made_up_path_or_method_makes_no_series(watched: Watched) -> None:
+    for path in ("/wp-admin.php", f"{API}/nothing/42"):
+        watched.ask("GET", path)
+    watched.ask("BREW", f"{API}/product/123456")
+
+    samples = watched.read()
+
+    labels = {label for name, *labels in samples if name.startswith("http_") for label in labels}
+    assert {"-", "OTHER"} <= labels
+    assert not any(part in label for label in labels for part in ("wp-admin", "nothing", "BREW"))
+    assert not any("123456" in label for label in labels)
+
+
+def test_without_a_database_the_rest_is_still_told(tmp_path: Path) -> None:
+    port = free_port()
+    nowhere = f"postgres://nobody@127.0.0.1:{free_port()}/nothing"
+    variables = {"METRICS_PORT": str(port), "DATABASE_URL": nowhere}
+    with serve(tmp_path / "log", **variables) as server:
+        server.__class__, server.metrics_port = Watched, port
+        samples = server.read()
+
+    assert samples["latchkey_check_ok", "database"] == 0
+    assert samples["latchkey_check_ok", "cache"] == 1
+    assert ("latchkey_active_sessions",) not in samples

@@ -1,0 +1,356 @@
+"""Connections that hang, that are lost, that meet a timeout, a deadlock or an altered column."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from django.db import NotSupportedError, OperationalError, connection, transaction
+
+from accounts.models import User
+from catalog.models import Product
+from conftest import API, PASSWORD
+from ops.database.postgres.base import DatabaseWrapper
+from tests.rig.gunicorn import Server, database_url, serve
+
+
+@pytest.fixture
+def impatient(django_db_setup: None, django_db_blocker: Any) -> Iterator[DatabaseWrapper]:
+    """A connection as the web process has it, but more impatient still."""
+    with django_db_blocker.unblock():
+        connection.ensure_connection()
+        options = {"longest_wait": 0.3, "connect_timeout": 2}
+        settings = {**connection.settings_dict, "OPTIONS": options}
+        wrapper = DatabaseWrapper(settings, alias="default")
+        wrapper.ensure_connection()
+        yield wrapper
+        wrapper.close()
+
+
+@pytest.fixture
+def hang(impatient: DatabaseWrapper) -> Iterator[None]:
+    """Stop the process that serves this connection, and no other."""
+    backend = psutil.Process(impatient.connection.info.backend_pid)
+    backend.send_signal(signal.SIGSTOP)
+    yield
+    backend.send_signal(signal.SIGCONT)
+
+
+def test_it_works_like_any_other(impatient: DatabaseWrapper) -> None:
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM generate_series(1, 100000)")
+        assert cursor.fetchone() == (100000,)
+
+
+@pytest.mark.parametrize(("zone", "offset"), [(None, 0), ("Asia/Tokyo", 9)])
+def test_times_are_in_the_connections_zone(
+    impatient: DatabaseWrapper, zone: str | None, offset: int
+) -> None:
+    wrapper = DatabaseWrapper({**impatient.settings_dict, "TIME_ZONE": zone}, alias="default")
+
+    with contextlib.closing(wrapper), wrapper.cursor() as cursor:
+        cursor.execute("SELECT '2026-01-01T00:00Z'::timestamptz")
+        [moment] = cursor.fetchone()
+
+    assert moment == datetime(2026, 1, 1, tzinfo=UTC)
+    assert moment.utcoffset() == timedelta(hours=offset)
+
+
+def test_a_response_that_does_not_come_closes_the_connection(
+    impatient: DatabaseWrapper, hang: None
+) -> None:
+    started = time.monotonic()
+
+    with pytest.raises(OperationalError, match="timeout"), impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+    assert 0.2 < time.monotonic() - started < 2
+    assert impatient.connection.closed
+
+
+def look_before_use(wrapper: DatabaseWrapper) -> None:
+    wrapper.health_check_enabled = True
+    wrapper.health_check_done = False
+
+
+def test_the_look_before_use_asks_nothing_of_a_connection_that_is_well(
+    impatient: DatabaseWrapper,
+) -> None:
+    first = impatient.connection
+    look_before_use(impatient)
+    impatient.force_debug_cursor = True
+
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+    assert impatient.connection is first
+    assert [query["sql"] for query in impatient.queries_log] == ["SELECT 1"]
+
+
+def test_the_look_before_use_finds_one_that_was_closed_and_opens_another(
+    impatient: DatabaseWrapper,
+) -> None:
+    process = psutil.Process(impatient.connection.info.backend_pid)
+    process.terminate()
+    psutil.wait_procs([process], timeout=5)
+    look_before_use(impatient)
+
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+        assert cursor.fetchone() == (1,)
+
+
+def test_one_that_was_closed_here_is_not_usable(impatient: DatabaseWrapper) -> None:
+    impatient.connection.close()
+
+    assert not impatient.is_usable()
+
+
+def test_a_connection_on_which_something_was_said_is_asked(impatient: DatabaseWrapper) -> None:
+    with impatient.cursor() as cursor:
+        cursor.execute("LISTEN news")
+    with contextlib.closing(connect(impatient)) as other:
+        other.execute("NOTIFY news")
+    first = impatient.connection
+    look_before_use(impatient)
+
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+        assert cursor.fetchone() == (1,)
+    assert impatient.connection is first
+
+
+def connect(like: DatabaseWrapper) -> "psycopg.Connection[Any]":
+    """Connect as another client of the same database."""
+    return psycopg.connect(database_url(like.settings_dict["NAME"]), autocommit=True)
+
+
+@pytest.fixture
+def table(impatient: DatabaseWrapper) -> Iterator["psycopg.Connection[Any]"]:
+    """Make a table of two rows and return another client's connection."""
+    with contextlib.closing(connect(impatient)) as other:
+        other.execute("DROP TABLE IF EXISTS box")
+        other.execute("CREATE TABLE box (id integer PRIMARY KEY, name varchar(150))")
+        other.execute("INSERT INTO box VALUES (1, 'one'), (2, 'two')")
+        yield other
+        other.execute("DROP TABLE box")
+
+
+def run_too_long(wrapper: DatabaseWrapper, other: Any) -> None:
+    with wrapper.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 50")
+        cursor.execute("SELECT pg_sleep(1)")
+
+
+def wait_for_a_lock(wrapper: DatabaseWrapper, other: Any) -> None:
+    with other.transaction(), wrapper.cursor() as cursor:
+        other.execute("LOCK TABLE box")
+        cursor.execute("SET lock_timeout = 50")
+        cursor.execute("SELECT * FROM box")
+
+
+def deadlock(wrapper: DatabaseWrapper, other: Any) -> None:
+    """Lock two rows in the other order; the one that waits first is the one that fails."""
+    with other.transaction(), wrapper.cursor() as cursor:
+        cursor.execute("SET deadlock_timeout = '50ms'")
+        other.execute("SET LOCAL deadlock_timeout = '10s'")
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE box SET name = 'a' WHERE id = 1")
+        other.execute("UPDATE box SET name = 'b' WHERE id = 2")
+        second = threading.Thread(
+            target=other.execute, args=("UPDATE box SET name = 'b' WHERE id = 1",)
+        )
+        second.start()
+        try:
+            time.sleep(0.1)
+            cursor.execute("UPDATE box SET name = 'a' WHERE id = 2")
+        finally:
+            cursor.execute("ROLLBACK")
+            second.join()
+
+
+@pytest.mark.parametrize(
+    ("fail", "error"),
+    [
+        (run_too_long, psycopg.errors.QueryCanceled),
+        (wait_for_a_lock, psycopg.errors.LockNotAvailable),
+        (deadlock, psycopg.errors.DeadlockDetected),
+    ],
+)
+def test_an_error_of_a_healthy_server_keeps_the_connection(
+    impatient: DatabaseWrapper, table: Any, fail: Callable[..., None], error: type[Exception]
+) -> None:
+    first = impatient.connection
+
+    with pytest.raises(OperationalError) as caught:
+        fail(impatient, table)
+
+    assert isinstance(caught.value.__cause__, error)
+    with impatient.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM box")
+        assert cursor.fetchone() == (2,)
+    assert impatient.connection is first
+
+
+def test_a_connection_that_the_server_ends_is_closed(
+    impatient: DatabaseWrapper, table: Any
+) -> None:
+    process = impatient.connection.info.backend_pid
+    table.execute("SELECT pg_terminate_backend(%s)", [process])
+
+    for _ in range(2):  # The first error is the server's last word.
+        with pytest.raises(OperationalError), impatient.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    assert impatient.connection.closed
+
+
+@pytest.fixture
+def hot(impatient: DatabaseWrapper) -> Iterator[DatabaseWrapper]:
+    """A connection that prepares statements, as the web process has it."""
+    options = {"server_side_binding": True, "prepare_threshold": 5}
+    wrapper = DatabaseWrapper({**impatient.settings_dict, "OPTIONS": options}, alias="default")
+    wrapper.ensure_connection()
+    yield wrapper
+    wrapper.close()
+
+
+def prepared(wrapper: DatabaseWrapper) -> int:
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%box%'")
+        return int(cursor.fetchone()[0])
+
+
+ALTERATIONS = ["name TYPE varchar(200)", "id TYPE bigint"]
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+def test_a_statement_whose_column_was_altered_is_executed_again(
+    hot: DatabaseWrapper, table: Any, alteration: str
+) -> None:
+    first = hot.connection
+    with hot.cursor() as cursor:
+        for n in range(20):
+            if n == 10:
+                assert prepared(hot) == 2
+                table.execute(f"ALTER TABLE box ALTER COLUMN {alteration}")
+            cursor.execute("SELECT id, name FROM box WHERE id = %s", [1])
+            assert cursor.fetchall() == [(1, "one")]
+            cursor.execute("UPDATE box SET name = name WHERE id = %s RETURNING id, name", [2])
+            assert cursor.fetchall() == [(2, "two")]
+
+    assert prepared(hot) == 2
+    assert hot.connection is first
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_in_a_transaction_nothing_is_prepared(
+    hot: DatabaseWrapper, table: Any, alteration: str, *, autocommit: bool
+) -> None:
+    """It could not go on after an error, so there must be none."""
+    with hot.cursor() as cursor:
+        for _ in range(10):
+            cursor.execute("SELECT id, name FROM box WHERE id = %s", [1])
+    table.execute(f"ALTER TABLE box ALTER COLUMN {alteration}")
+
+    hot.set_autocommit(autocommit)
+    with hot.cursor() as cursor:
+        if autocommit:
+            cursor.execute("BEGIN")
+        for _ in range(10):
+            cursor.execute("SELECT id, name FROM box WHERE id = %s", [1])
+            assert cursor.fetchall() == [(1, "one")]
+            cursor.execute("SELECT name FROM box WHERE id = %s FOR UPDATE", [1])
+        cursor.execute("ROLLBACK")
+        hot.set_autocommit(True)
+    assert prepared(hot) == 0
+
+
+def test_what_the_server_does_not_support_is_an_error(hot: DatabaseWrapper, table: Any) -> None:
+    with pytest.raises(NotSupportedError, match="FOR UPDATE"), hot.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM box FOR UPDATE")
+
+    assert prepared(hot) == 0
+
+
+@contextlib.contextmanager
+def altered() -> Iterator[None]:
+    """Widen two columns, as a migration does, and narrow them again."""
+    users, products = User._meta.db_table, Product._meta.db_table
+
+    def alter(names: str, amount: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {users} ALTER COLUMN names TYPE {names}")
+            cursor.execute(f"ALTER TABLE {products} ALTER COLUMN amount TYPE {amount}")
+
+    alter("varchar(200)", "bigint")
+    try:
+        yield
+    finally:
+        alter("varchar(150)", "integer")
+
+
+@pytest.mark.django_db(transaction=True)
+class TestService:
+    @pytest.fixture
+    def server(self, tmp_path: Path) -> Iterator[Server]:
+        with serve(tmp_path / "log", WEB_THREADS="2", AUTH_RATE_LIMIT="1000/m") as server:
+            yield server
+
+    def test_a_migration_that_widens_columns_fails_no_request(self, server: Server) -> None:
+        user = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
+        assert server.post("/users", user)[0] == 201
+        login = {"identity": "alice", "password": PASSWORD}
+        lamp = {"title": "Lamp", "amount": 1}
+
+        def use() -> list[int]:
+            status, pair = server.post("/auth/login", login)
+            bearer = {"Authorization": f"Bearer {pair['access_token']}"}
+            created, product = server.post("/product", lamp, **bearer)
+            paths = ["/users/me", "/product", f"/product/{product['id']}", "/auth/sessions"]
+            reads = [server.ask("GET", f"{API}{p}", **bearer)[0].status for p in paths]
+            again, _ = server.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
+            return [status, created, *reads, again]
+
+        expected = [200, 201, 200, 200, 200, 200, 200]
+        assert [use() for _ in range(15)] == [expected] * 15
+        with altered():
+            assert [use() for _ in range(15)] == [expected] * 15
+        assert [use() for _ in range(15)] == [expected] * 15
+
+    def test_a_lock_that_takes_too_long_is_a_503_with_its_own_error_in_the_log(
+        self, server: Server, tmp_path: Path
+    ) -> None:
+        login = {"identity": "nobody", "password": "wrong"}
+
+        def processes() -> set[int]:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
+                return {pid for (pid,) in cursor.fetchall()}
+
+        for _ in range(4):
+            assert server.post("/auth/login", login)[0] == 401
+        before = processes()
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {User._meta.db_table}")
+            status, problem = server.post("/auth/login", login)
+
+        assert (status, problem["code"]) == (503, "service_unavailable")
+        log = (tmp_path / "log").read_text()
+        assert "LockNotAvailable" in log
+        assert "the connection is closed" not in log
+        assert server.post("/auth/login", login)[0] == 401
+        assert processes() == before

@@ -1,0 +1,197 @@
+"""
+What a container engine would do, done on the host, as far as Linux lets us.
+
+The image is a directory with what the Dockerfile copies; its commands run on a root that is
+read-only, with just the environment that they would have. Names of other services are replaced by
+where these stand here.
+"""
+
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.rig.gunicorn import Server
+from tests.rig.machine import ROOT, free_port, wait_for
+from tests.rig.postgres import Postgres
+from tests.rig.redis import Redis
+
+VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}")
+# In a mount namespace of its own, a root that nobody can write to, but for what stands for /tmp
+# (the checkout may be below the real one); and no capability but to enter the database's directory.
+# The user stays: Python may be where no other can read it.
+CONTAIN = """
+mount --make-rprivate / && mount --bind / / && mount -o remount,bind,ro / \
+    && mount -t tmpfs tmpfs "$TMPDIR" && cd "$0" \
+    && exec setpriv --bounding-set=-all,+dac_override --no-new-privs "$@"
+"""
+
+
+def can_contain() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+class Image:
+    """The files, the environment and the commands of the Dockerfile's last stage."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+        self.steps = [line.partition(" ")[::2] for line in text.splitlines() if line[:1].isupper()]
+        last = max(n for n, (step, _) in enumerate(self.steps) if step == "FROM")
+        self.steps = self.steps[last:]
+        (directory / "tmp").mkdir()
+        self.environment = {
+            "TMPDIR": str(directory / "tmp"),
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            **dict(pair.split("=", 1) for pair in shlex.split(self.step("ENV"))),
+        }
+        for arguments in (shlex.split(a) for step, a in self.steps if step == "COPY"):
+            for source in arguments[:-1]:
+                self.copy(ROOT / source, directory / arguments[-1])
+        [build] = [a for step, a in self.steps if step == "RUN" and "collectstatic" in a]
+        subprocess.run(["sh", "-c", build], cwd=directory, env=self.environment, check=True)
+        directory.chmod(0o755)
+
+    def step(self, name: str) -> str:
+        return next(arguments for step, arguments in self.steps if step == name)
+
+    def copy(self, source: Path, target: Path) -> None:
+        if source.is_file():
+            shutil.copy(source, target)
+            return
+        patterns = [line.strip() for line in (ROOT / ".dockerignore").read_text().splitlines()]
+        ignored = [p.removeprefix("**/") for p in patterns if p.startswith("**/")]
+
+        def ignore(_: str, names: list[str]) -> set[str]:
+            return {n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in ignored)}
+
+        shutil.copytree(source, target, ignore=ignore)
+
+    def start(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        *,
+        writable: bool = False,
+        **io: Any,
+    ) -> "subprocess.Popen[str]":
+        contained = ["unshare", "--mount", "sh", "-c", CONTAIN, str(self.directory)]
+        return subprocess.Popen(
+            ([] if writable or not can_contain() else contained) + command,
+            cwd=self.directory,
+            env={**self.environment, **environment},
+            text=True,
+            **io,
+        )
+
+    def run(self, command: list[str], environment: Mapping[str, str], **options: Any) -> str:
+        """Return what a command says; it must succeed."""
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with self.start(command, environment, **options, **pipe) as process:
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+        return output
+
+    def is_healthy(self, environment: Mapping[str, str]) -> bool:
+        command = json.loads(self.step("HEALTHCHECK").partition("CMD")[2])
+        with self.start(command, environment, stderr=subprocess.DEVNULL) as process:
+            return process.wait(timeout=20) == 0
+
+    @contextlib.contextmanager
+    def serve(
+        self, command: list[str], environment: Mapping[str, str], log: Path, **options: Any
+    ) -> Iterator[Server]:
+        """Run a server as a container until SIGTERM, which it obeys."""
+        environment = {"PORT": str(free_port()), **environment}
+        with log.open("w") as out:
+            process = self.start(command, environment, stdout=out, stderr=out, **options)
+        try:
+            wait_for(int(environment["PORT"]), log)
+            time.sleep(0.5)  # The master listens before a worker can answer.
+            yield Server(int(environment["PORT"]), process)
+        finally:
+            process.terminate()
+            assert process.wait(timeout=40) == 0, log.read_text()
+
+
+class Place:
+    """Where a container's neighbours stand on this machine."""
+
+    def __init__(self, postgres: Postgres, redis: Redis) -> None:
+        self.postgres = postgres
+        self.redis = redis
+        self.name = "latchkey"
+
+    def empty_database(self, name: str) -> None:
+        self.postgres.execute(f"DROP DATABASE IF EXISTS {name}")
+        self.postgres.execute(
+            f"CREATE DATABASE {name} OWNER latchkey TEMPLATE template0 ENCODING 'UTF8'"
+            " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
+        )
+        self.name = name
+
+    def localize(self, environment: Mapping[str, str], *hosts: str) -> dict[str, str]:
+        """Replace the names of database and cache, each of which has to be there, by ours."""
+        database, cache = hosts
+        text = json.dumps({name: str(value) for name, value in environment.items()})
+        assert database in text
+        assert f"redis://{cache}:6379/0" in text
+        text = text.replace(f"redis://{cache}:6379/0", self.redis.url)
+        text = re.sub(
+            rf"postgres://[^@]+@{database}:5432/latchkey", self.postgres.url_of(self.name), text
+        )
+        found: dict[str, str] = json.loads(text)
+        if found.get("DB_HOST") == database:
+            found |= {"DB_HOST": str(self.postgres.host), "DB_NAME": self.name}
+        return found
+
+
+def compose(name: str, **variables: str) -> dict[str, Any]:
+    """Read a Compose file with its variables resolved; a required one that is missing raises."""
+
+    def resolve(match: re.Match[str]) -> str:
+        variable, operator, text = match.groups()
+        if operator == ":?" and not variables.get(variable):
+            raise KeyError(variable)
+        return variables.get(variable) or (text or "" if operator == ":-" else "")
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: walk(value) for name, value in node.items()}
+        if isinstance(node, list):
+            return [walk(value) for value in node]
+        return VARIABLE.sub(resolve, node) if isinstance(node, str) else node
+
+    resolved: dict[str, Any] = walk(yaml.safe_load((ROOT / name).read_text()))
+    return resolved
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """Read the manifests for Kubernetes, by the names of their files."""
+    directory = ROOT / "deploy/kubernetes"
+    return {
+        path.name: yaml.safe_load(path.read_text()) for path in sorted(directory.glob("*.yaml"))
+    }
+
+
+def variables_of_example() -> set[str]:
+    return set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+
+needs_redis = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="redis-server is not installed"
+)
+needs_linux = pytest.mark.skipif(os.name != "posix", reason="containers are Linux's")

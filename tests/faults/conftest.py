@@ -1,0 +1,64 @@
+"""What all faults share: the database and the Redis, and the table of figures at the end."""
+
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.rig.postgres import Postgres
+from tests.rig.redis import Redis
+
+rows: list[tuple[str, str, str, str]] = []
+Figure = Callable[..., None]
+
+
+@pytest.fixture
+def figure() -> Iterator[Figure]:
+    """Enter a figure into the table; the test fails at its end where one was not met."""
+    unmet: list[str] = []
+
+    def enter(what: str, *, demanded: str, measured: str, met: bool) -> None:
+        rows.append((what, demanded, measured, "yes" if met else "**no**"))
+        if not met:
+            unmet.append(f"{what}: {measured}, and {demanded} is demanded")
+
+    yield enter
+    assert not unmet, unmet
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    # Not below pytest's own directory, which is for one user only, while root's server has another.
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        server = Postgres(Path(directory) / "postgres")
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    with Redis() as server:
+        yield server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", type=Path, help="write the figures between the marks in this file")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if not rows:
+        return
+    lines = ["| what | demanded | measured | met |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    table = "\n".join(lines)
+    terminalreporter.write_line(f"\n{table}\n")
+    if path := config.getoption("table"):
+        marked = re.compile(r"(<!-- figures -->\n).*?(<!-- end -->)", re.DOTALL)
+        text, marks = marked.subn(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", path.read_text())
+        assert marks == 1
+        path.write_text(text)

@@ -1,0 +1,166 @@
+"""A PostgreSQL that stops, restarts, hangs, takes no writes, or has no connection left."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from conftest import API
+from tests.faults.conftest import Figure
+from tests.rig.client import Answer, Client
+from tests.rig.gunicorn import LIFTED, serve
+from tests.rig.load import Load
+from tests.rig.machine import wait_until
+from tests.rig.postgres import Postgres
+from tests.rig.redis import Redis, needs_redis
+
+pytestmark = needs_redis
+
+
+@contextlib.contextmanager
+def stopped(postgres: Postgres) -> Iterator[None]:
+    postgres.stop()
+    yield
+    postgres.start()
+
+
+@contextlib.contextmanager
+def killed(postgres: Postgres) -> Iterator[None]:
+    postgres.kill()
+    yield
+    postgres.start()
+
+
+@contextlib.contextmanager
+def hung(postgres: Postgres) -> Iterator[None]:
+    postgres.send(signal.SIGSTOP)
+    yield
+    postgres.send(signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def read_only(postgres: Postgres) -> Iterator[None]:
+    """Take no writes, as a primary that was demoted does."""
+    setting = "default_transaction_read_only"
+    postgres.execute(f"ALTER SYSTEM SET {setting} = on")
+    postgres.execute("SELECT pg_reload_conf()")
+    yield
+    postgres.execute(f"ALTER SYSTEM RESET {setting}")
+    postgres.execute("SELECT pg_reload_conf()")
+
+
+@contextlib.contextmanager
+def out_of_connections(postgres: Postgres) -> Iterator[None]:
+    """Take every connection that an ordinary role may have, the service's own first."""
+    taken: list[Any] = []
+
+    def take() -> bool:
+        postgres.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'latchkey'"
+            " AND application_name <> 'taken'"
+        )
+        with contextlib.suppress(psycopg.OperationalError):
+            while True:
+                taken.append(postgres.connect("latchkey", application_name="taken"))
+        statement = "SELECT FROM pg_stat_activity WHERE usename = 'latchkey'"
+        return len(postgres.execute(f"{statement} AND application_name <> 'taken'")) == 0
+
+    assert wait_until(take, seconds=10) < 10
+    yield
+    for connection in taken:
+        connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [stopped, killed, hung, read_only, out_of_connections])
+def test_away_it_is_told_and_back_it_is_found(
+    postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure, fault: Any
+) -> None:
+    variables = LIFTED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
+    with serve(tmp_path / "log", WEB_CONCURRENCY="2", **variables) as server:
+        clients = [Client(server.port).sign_in() for _ in range(8)]
+        begun: list[tuple[float, Answer]] = []
+
+        def noting(call: Callable[[], Answer]) -> Callable[[], Answer]:
+            def note() -> Answer:
+                started = time.monotonic()
+                begun.append((started, answer := call()))
+                return answer
+
+            return note
+
+        product = {"title": "Lamp", "amount": 1}
+        writes = [noting(lambda c=c: c.post(f"{API}/product", product)) for c in clients[:3]]
+        reads = [lambda c=c: c.get(f"{API}/users/me") for c in clients[3:6]]
+        reads += [lambda c=c: c.get(f"{API}/product") for c in clients[6:]]
+        ready, live = Client(server.port), Client(server.port)
+        with (
+            Load(lambda: live.get("/health/live"), pause=0.05) as alive,
+            Load(*writes, *reads, pause=0.02) as load,
+        ):
+            time.sleep(1)
+            with fault(postgres):
+                unready = wait_until(lambda: ready.get("/health/ready").status == 503, seconds=8)
+                time.sleep(8 if fault is hung else 3)
+            back = time.monotonic()
+            again = wait_until(lambda: ready.get("/health/ready").status == 200, seconds=8)
+            time.sleep(3)
+
+    first = min(at + a.seconds for at, a in begun if at + a.seconds > back and a.status == 201)
+    answers: list[Answer] = load.results
+    odd = [a for a in answers if a.status not in {200, 201} and not a.is_unavailable]
+    told = sum(a.status == 503 for a in answers)
+    longest = max(a.seconds for a in answers)
+    is_alive = {a.status for a in alive.results} == {200}
+    figure(
+        f"PostgreSQL {fault.__name__.replace('_', ' ')}: answers but 2xx and a 503 problem; "
+        "longest answer; unready within; ready again within; alive; first success after its return",
+        demanded="0; 6 s; 5 s; 5 s; always; 2 s",
+        measured=f"{len(odd)} of {len(answers)} ({told} 503); {longest:.1f} s; {unready:.1f} s; "
+        f"{again:.1f} s; {'always' if is_alive else 'not always'}; {first - back:.1f} s",
+        met=not odd
+        and told > 0
+        and longest <= 6
+        and max(unready, again) <= 5
+        and is_alive
+        and first - back <= 2,
+    )
+
+
+def test_a_logout_outlives_the_database(
+    postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure
+) -> None:
+    variables = LIFTED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
+    with serve(tmp_path / "log", **variables) as server:
+        clients = [Client(server.port).sign_in() for _ in range(60)]
+        left = iter(clients)
+        logged_out: list[Client] = []
+
+        def log_out() -> None:
+            client = next(left, None)
+            if client and client.post(f"{API}/auth/logout").status == 204:
+                logged_out.append(client)
+
+        with Load(*[log_out] * 4):
+            wait_until(lambda: len(logged_out) > 20, seconds=10)
+            postgres.kill()
+            postgres.start()
+            wait_until(lambda: next(left, None) is None, seconds=10)
+
+        def works(client: Client) -> bool:
+            # The start may take longer than the service keeps an idle connection.
+            client.connection.close()
+            return client.get(f"{API}/users/me").status != 401 or client.refresh().status != 401
+
+        undone = sum(works(client) for client in logged_out)
+    figure(
+        "PostgreSQL killed amid logouts: those answered 204 that are undone",
+        demanded="0",
+        measured=f"{undone} of {len(logged_out)}",
+        met=len(logged_out) > 20 and undone == 0,
+    )

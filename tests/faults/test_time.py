@@ -1,0 +1,110 @@
+"""Clocks that differ, and one that jumps, by a library that shifts a process's own."""
+
+import itertools
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.utils.dateparse import parse_datetime
+
+from conftest import API
+from tests.faults.conftest import Figure
+from tests.rig.client import Client
+from tests.rig.gunicorn import LIFTED, Server, serve
+from tests.rig.postgres import Postgres
+from tests.rig.redis import Redis, needs_redis
+
+Wind = Callable[[str, int], dict[str, str]]
+pytestmark = [
+    needs_redis,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile what shifts a process's clock."""
+    library = tmp_path_factory.mktemp("clock") / "clock.so"
+    source = Path(__file__).with_name("clock.c")
+    command = ["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
+
+
+@pytest.fixture
+def wound(clock: Path, tmp_path: Path) -> Wind:
+    """Return the variables that set a process's clock, which the file then goes on setting."""
+
+    def wind(name: str, seconds: int) -> dict[str, str]:
+        (tmp_path / name).write_text(str(seconds))
+        return {"LD_PRELOAD": str(clock), "CLOCK": str(tmp_path / name)}
+
+    return wind
+
+
+@pytest.fixture
+def shared(postgres: Postgres, redis: Redis) -> dict[str, str]:
+    redis.flush()  # Each test begins with every limit untouched.
+    return {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url, "WEB_CONCURRENCY": "2"}
+
+
+def test_instances_whose_clocks_differ_by_30_seconds(
+    shared: dict[str, str], wound: Wind, tmp_path: Path, figure: Figure
+) -> None:
+    shared |= LIFTED
+    with (
+        serve(tmp_path / "late", **shared, **wound("late clock", -15)) as late,
+        serve(tmp_path / "early", **shared, **wound("early clock", 15)) as early,
+    ):
+        refused = 0
+        for here, there in itertools.permutations([late, early]):
+            for _ in range(5):
+                device = Client(here.port).sign_in()
+                for server in (there, here, there):
+                    at = Client(server.port)
+                    at.access, at.refresh_token = device.access, device.refresh_token
+                    refused += at.get(f"{API}/users/me").status != 200
+                    refused += at.refresh().status != 200
+                    device = at
+        health = [Client(s.port).get("/health").json["timestamp"] for s in (late, early)]
+    early_by = parse_datetime(health[1]) - parse_datetime(health[0])
+    assert 29 < early_by.total_seconds() < 32
+    figure(
+        "Clocks 30 s apart: fresh tokens refused by the other instance",
+        demanded="0 of 60",
+        measured=f"{refused} of 60",
+        met=refused == 0,
+    )
+
+
+def test_a_clock_that_jumps_ten_minutes_and_comes_back(
+    shared: dict[str, str], wound: Wind, tmp_path: Path, figure: Figure
+) -> None:
+    with serve(tmp_path / "log", **shared, **wound("clock", 0)) as server:
+        devices = [Client(server.port).sign_in() for _ in range(3)]
+        waits: list[int] = []
+        signed_in: list[bool] = []
+        for jump in (600, 0, -600, 0):
+            wound("clock", jump)
+            for device in devices:
+                if device.get(f"{API}/users/me").status == 401:
+                    device.refresh()
+                signed_in.append(device.get(f"{API}/users/me").status == 200)
+            waits += longest_waits(server)
+    figure(
+        "A clock that jumps ten minutes ahead, back, behind, back: clients that can't go on; "
+        "longest Retry-After under 5/m and 10/15m",
+        demanded="0; a window's length",
+        measured=f"{signed_in.count(False)} of {len(signed_in)}; {max(waits)} s",
+        met=all(signed_in) and min(waits) >= 1 and max(waits) <= 900,
+    )
+
+
+def longest_waits(server: Server) -> list[int]:
+    """Run into the limits and return what they say."""
+    client = Client(server.port)
+    body = {"identity": "nobody", "password": "wrong"}
+    answers = [client.post(f"{API}/auth/login", body) for _ in range(7)]
+    return [int(a.headers["Retry-After"]) for a in answers if a.status == 429]

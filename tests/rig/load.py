@@ -1,0 +1,56 @@
+"""Simultaneous and repeated calls."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """Make all these calls at the same instant, each in a thread, and return their results."""
+    barrier = threading.Barrier(len(calls))
+    with ThreadPoolExecutor(len(calls)) as pool:
+
+        def wait_and(call: Callable[[], Any]) -> Any:
+            barrier.wait()
+            return call()
+
+        return list(pool.map(wait_and, calls))
+
+
+class Load:
+    """Calls made again and again by threads, until the `with` block ends; `results` has them."""
+
+    def __init__(self, *calls: Callable[[], Any], pause: float = 0.0) -> None:
+        self.results: list[Any] = []
+        self.errors: list[Exception] = []
+        self.over = threading.Event()
+        self.pause = pause
+        self.threads = [threading.Thread(target=self.repeat, args=(call,)) for call in calls]
+
+    def repeat(self, call: Callable[[], Any]) -> None:
+        while not self.over.is_set():
+            try:
+                self.results.append(call())
+            except Exception as error:  # noqa: BLE001 - raised where the block ends
+                self.errors.append(error)
+                return
+            self.over.wait(self.pause)
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+        if self.errors:
+            raise self.errors[0]
+
+
+def p99(seconds: Sequence[float]) -> float:
+    """Return the 99th percentile, in milliseconds."""
+    ordered = sorted(seconds)
+    return 1000 * ordered[int(len(ordered) * 0.99)]

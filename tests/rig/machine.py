@@ -1,0 +1,39 @@
+"""The checkout, free ports, and waiting."""
+
+import contextlib
+import random
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    """Return a port below those that the system gives to clients, one of which might take it."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def wait_for(port: int, log: Path) -> None:
+    for _ in range(200):
+        time.sleep(0.1)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+    pytest.fail(log.read_text())  # pragma: no cover
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float) -> float:
+    """Return how many seconds it took, or infinity where it took longer than `seconds`."""
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        if condition():
+            return time.monotonic() - started
+        time.sleep(0.05)
+    return float("inf")

@@ -1,0 +1,57 @@
+"""The shipped nginx.conf in a real nginx."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.rig.machine import ROOT, free_port, wait_for
+
+needs_proxy = pytest.mark.skipif(
+    shutil.which("nginx") is None or os.geteuid() != 0,
+    reason="nginx is not installed, or may not be started without being root",
+)
+
+
+@contextlib.contextmanager
+def proxy(
+    directory: Path, *instances: int, origins: str | None = None, changes: Mapping[str, str] = {}
+) -> Iterator[int]:
+    """Run the shipped nginx.conf before the instances at these ports; yield its own, with TLS."""
+    port = free_port()
+    certify = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    certify += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/certificate.pem"]
+    subprocess.run(certify, check=True, capture_output=True)
+    if origins is not None:
+        template = (ROOT / "deploy/allowed_origins.conf.template").read_text()
+        (directory / "allowed_origins.conf").write_text(
+            template.replace("${CORS_ALLOWED_ORIGINS}", origins)
+        )
+    text = (ROOT / "deploy/nginx.conf").read_text()
+    here_instead = {
+        "server web:3000 max_fails=0;": "".join(
+            f"server 127.0.0.1:{p} max_fails=0;" for p in instances
+        ),
+        "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+        "/etc/nginx/tls": str(directory),
+        "/run/allowed_origins.conf": f"{directory}/allowed_origins.conf",
+        **changes,
+    }
+    for shipped, here in here_instead.items():
+        assert shipped in text
+        text = text.replace(shipped, here)
+    (directory / "nginx.conf").write_text(text)
+    log = directory / "nginx.log"
+    command = ["nginx", "-c", f"{directory}/nginx.conf", "-e", f"{log}"]
+    command += ["-g", f"daemon off; pid {directory}/nginx.pid;"]
+    process = subprocess.Popen(command)
+    try:
+        wait_for(port, log)
+        yield port
+    finally:
+        process.terminate()
+        assert process.wait(timeout=20) == 0, log.read_text()

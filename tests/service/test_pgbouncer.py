@@ -1,0 +1,134 @@
+"""The service behind a PgBouncer in transaction mode, over TLS that is verified."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from config import checks
+from conftest import PASSWORD
+from ops.management.commands import doctor
+from tests.rig.gunicorn import Server, database_url, serve
+from tests.rig.machine import free_port, wait_for
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+
+needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+
+# Two connections for all threads: what one request left on one, another would find.
+CONFIGURATION = """
+[databases]
+{name} = host={host} dbname={name} user=pooled password=word
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+client_tls_sslmode = require
+client_tls_cert_file = {directory}/certificate.pem
+client_tls_key_file = {directory}/key.pem
+"""
+ROLE = """
+    DROP ROLE IF EXISTS pooled;
+    CREATE ROLE pooled LOGIN SUPERUSER PASSWORD 'word';
+    ALTER ROLE pooled SET statement_timeout = '2500ms';
+    ALTER ROLE pooled SET lock_timeout = '2000ms';
+    ALTER ROLE pooled SET idle_in_transaction_session_timeout = '10000ms';
+"""
+CERTIFY = (
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    " -addext subjectAltName=DNS:localhost -keyout key.pem -out certificate.pem"
+)
+
+
+@pytest.fixture(scope="module")
+def pooled(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, str]]:
+    """Start PgBouncer before the tests' database and give the variables to reach it."""
+    with django_db_blocker.unblock():
+        connection.ensure_connection()
+    host, name = connection.settings_dict["HOST"], connection.settings_dict["NAME"]
+    with psycopg.connect(database_url(), autocommit=True) as admin:
+        admin.execute(ROLE)
+    with tempfile.TemporaryDirectory() as directory:
+        place, port = Path(directory), free_port()
+        subprocess.run(CERTIFY.split(), cwd=place, check=True, capture_output=True)
+        variables = {"host": host, "name": name, "port": port, "directory": directory}
+        (place / "ini").write_text(CONFIGURATION.format(**variables))
+        for path in (place, *place.iterdir()):  # PgBouncer does not run as root.
+            path.chmod(0o755)
+        user = ["-u", Path(host).owner()] if os.geteuid() == 0 else []
+        process = subprocess.Popen([str(PGBOUNCER), "-q", *user, str(place / "ini")])
+        try:
+            wait_for(port, place / "ini")
+            yield {
+                "DATABASE_URL": f"postgres://pooled@localhost:{port}/{name}",
+                "DB_PGBOUNCER": "true",
+                "PGSSLMODE": "verify-full",
+                "PGSSLROOTCERT": str(place / "certificate.pem"),
+            }
+        finally:
+            process.terminate()
+            process.wait(timeout=10)
+
+
+@needs_pgbouncer
+@pytest.mark.django_db(transaction=True)
+def test_the_main_flow(pooled: dict[str, str], tmp_path: Path) -> None:
+    with serve(tmp_path / "log", **pooled, AUTH_RATE_LIMIT="1000/m", WEB_THREADS="20") as server:
+        assert server.ask("GET", "/health/ready")[0].status == 200
+        with ThreadPoolExecutor(12) as clients:
+            list(clients.map(live, [server] * 12, range(1, 13)))
+
+
+def live(server: Server, number: int) -> None:
+    """Do what a client does, at the same time as others on the same two connections."""
+    user = {"username": f"user-{number}", "email": f"{number}@example.com", "password": PASSWORD}
+    assert server.post("/users", user)[0] == 201
+    login = {"identity": user["username"], "password": PASSWORD}
+    status, pair = server.post("/auth/login", login)
+    assert status == 200
+    for amount in range(5):
+        bearer = {"Authorization": f"Bearer {pair['access_token']}"}
+        body = {"title": f"Lamp of {number}", "amount": amount}
+        assert server.post("/product", body, **bearer)[0] == 201
+        found, _ = server.ask("GET", f"/api/v1/product?search=lamp&owner={number}", **bearer)
+        assert found.status == 200
+        status, pair = server.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
+        assert status == 200
+    bearer = {"Authorization": f"Bearer {pair['access_token']}"}
+    assert server.post("/auth/logout-all", {}, **bearer) == (200, {"revoked": 1})
+
+
+@needs_pgbouncer
+@pytest.mark.django_db(transaction=True)
+def test_without_the_certificate_nothing_is_sent(pooled: dict[str, str], tmp_path: Path) -> None:
+    elsewhere = {**pooled, "PGSSLROOTCERT": "/etc/ssl/certs/ca-certificates.crt"}
+    with serve(tmp_path / "log", **elsewhere) as server:
+        assert server.ask("GET", "/health/ready")[0].status == 503
+
+
+@pytest.mark.django_db
+def test_the_doctor_misses_a_timeout_and_counts_no_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings, "DB_PGBOUNCER", True)
+    monkeypatch.setattr(settings, "WEB_THREADS", 1000)
+
+    assert checks.check_connections(databases=["default"]) == []
+    with pytest.raises(doctor.TroubleError, match="ALTER ROLE postgres SET statement_timeout"):
+        doctor.look_at_database()
+    with contextlib.closing(connection.cursor()) as cursor:
+        cursor.execute("SET LOCAL statement_timeout = '2500ms'")
+    assert doctor.look_at_database().startswith("PostgreSQL 18")

@@ -1,0 +1,171 @@
+"""Two tests that pay for ever, and the API's own description."""
+
+import json
+import runpy
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.paginator import Paginator
+from django.test import RequestFactory
+from django.urls import get_resolver
+from drf_spectacular.validation import validate_schema
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts.models import User
+from api.errors import DETAILS
+from api.views import schema
+from catalog.admin import ProductAdmin
+from catalog.models import Product
+from config import urls
+from conftest import API
+from console.site import ConsoleSite
+
+OPEN = {
+    ("POST", "/auth/login"),
+    ("POST", "/auth/refresh"),
+    ("POST", "/users"),
+    ("GET", "/product"),
+    ("GET", "/product/{id}"),
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/schema"),
+}
+CLOSED = {
+    ("POST", "/auth/logout"),
+    ("POST", "/auth/logout-all"),
+    ("GET", "/auth/events"),
+    ("GET", "/auth/sessions"),
+    ("DELETE", "/auth/sessions/{id}"),
+    ("POST", "/auth/password"),
+    ("GET", "/users/me"),
+    ("GET", "/users/{id}"),
+    ("PATCH", "/users/{id}"),
+    ("DELETE", "/users/{id}"),
+    ("POST", "/product"),
+    ("PATCH", "/product/{id}"),
+    ("DELETE", "/product/{id}"),
+}
+
+
+def operations() -> dict[tuple[str, str], dict[str, Any]]:
+    document = json.loads(schema())
+    return {
+        (method.upper(), path.removeprefix(API)): operation
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+def test_no_migration_is_missing(db: None) -> None:
+    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+
+
+def test_the_schema_is_valid_and_names_every_route_of_the_contract() -> None:
+    document = json.loads(schema())
+
+    validate_schema(document)
+    assert document["openapi"].startswith("3.1")
+    assert set(operations()) == OPEN | CLOSED
+    identifiers = [operation["operationId"] for operation in operations().values()]
+    assert len(identifiers) == len(set(identifiers))
+    assert {"auth_login", "auth_refresh", "product_list", "users_me"} <= set(identifiers)
+
+
+def test_the_schema_names_every_route_there_is() -> None:
+    """Whoever adds a route adds it to the schema, or to this list."""
+    described = {path for _, path in operations()} | {"/docs"}
+
+    for pattern in routes(get_resolver().url_patterns):
+        if pattern.startswith("api/v1/"):
+            path = f"/{pattern.removeprefix('api/v1/')}"
+            path = path.replace("<int:pk>", "{id}").replace("<uuid:pk>", "{id}")
+            assert path in described
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(OPEN | CLOSED))
+def test_every_route_refuses_strangers_but_for_a_list(
+    client: APIClient, db: None, method: str, path: str
+) -> None:
+    url = API + path.replace("{id}", "00000000-0000-4000-8000-000000000000")
+    if "sessions" not in path:
+        url = API + path.replace("{id}", "1")
+
+    response = client.generic(method, url, b"{}", "application/json")
+
+    assert (response.status_code == 401) == ((method, path) in CLOSED)
+
+
+def test_every_code_is_described() -> None:
+    described = json.dumps(json.loads(schema()))
+
+    for code in DETAILS:
+        assert f'"{code}"' in described
+
+
+def test_every_operation_says_how_it_refuses() -> None:
+    for (method, path), operation in operations().items():
+        if path.startswith(("/health", "/schema")):
+            continue
+        refusals = {status for status in operation["responses"] if int(status) >= 400}
+        assert {"500", "503"} <= refusals
+        if (method, path) in CLOSED:
+            assert "401" in refusals
+            assert {"bearer": []} in operation["security"]
+            assert ({} in operation["security"]) == (path == "/auth/password")
+        limited = path.startswith("/auth/") or (method, path) == ("POST", "/users")
+        assert ("429" in refusals) == limited
+        for status in refusals:
+            content = operation["responses"][status]["content"]
+            assert list(content) == ["application/problem+json"]
+
+
+def routes(patterns: list[Any], prefix: str = "") -> list[str]:
+    found = []
+    for pattern in patterns:
+        path = prefix + str(pattern.pattern)
+        if hasattr(pattern, "url_patterns"):
+            found += routes(pattern.url_patterns, path)
+        else:
+            found.append(path)
+    return found
+
+
+def test_the_admin_can_be_elsewhere(settings: Settings) -> None:
+    settings.ADMIN_PATH = "staff/console/"
+
+    patterns = runpy.run_path(urls.__file__)["urlpatterns"]
+
+    assert str(patterns[-1].pattern) == "staff/console/"
+
+
+def test_the_admin_can_be_switched_off(settings: Settings) -> None:
+    for enabled in (True, False):
+        settings.ADMIN_ENABLED = enabled
+        patterns = runpy.run_path(urls.__file__)["urlpatterns"]
+        assert any(str(pattern.pattern) == "admin/" for pattern in patterns) == enabled
+
+
+def test_lists_of_the_console_are_bounded(
+    user: User, monkeypatch: pytest.MonkeyPatch, rf: RequestFactory
+) -> None:
+    class OwnAdmin(ProductAdmin):
+        paginator = Paginator
+
+    monkeypatch.setattr("api.pagination.MAXIMUM_COUNT", 2)
+    Product.objects.bulk_create(Product(owner=user, title="Lamp", amount=n) for n in range(3))
+    products = Product.objects.order_by("pk")
+    plain, own = ConsoleSite(), ConsoleSite()
+    plain.register(Product)
+    own.register(Product, OwnAdmin)
+
+    def count(site: ConsoleSite, rows: Any) -> int:
+        return site.get_model_admin(Product).get_paginator(rf.get("/"), rows, 100).count
+
+    assert (count(plain, products), count(plain, products.none()), count(own, products)) == (
+        2,
+        0,
+        3,
+    )

@@ -1,0 +1,267 @@
+"""The service as gunicorn serves it, over a real socket, on the tests' database."""
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from accounts.models import User
+from conftest import API, PASSWORD
+from ops.management.commands.doctor import Service, TroubleError
+from tests.rig.gunicorn import Server, serve
+from tests.rig.machine import ROOT
+
+MEBIBYTE = 1024 * 1024
+LAST_REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start gunicorn as operators do, but for DEBUG; stop it with SIGTERM."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with serve(log, AUTH_RATE_LIMIT="1000/m", LOG_FORMAT="json") as server:
+        yield server
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert lines
+    assert all({"time", "level", "message", "request_id"} <= set(line) for line in lines)
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+
+
+def assert_is_problem(body: bytes, code: str) -> None:
+    assert json.loads(body)["code"] == code
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_life_of_a_session(server: Server) -> None:
+    json_type = {"Content-Type": "application/json"}
+    user = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
+    response, _ = server.ask("POST", f"{API}/users", json.dumps(user), **json_type)
+    assert response.status == 201
+    assert response.headers["Content-Length"]
+
+    login = json.dumps({"identity": "alice", "password": PASSWORD})
+    response, body = server.ask("POST", f"{API}/auth/login/", login, **json_type)
+    bearer = {"Authorization": f"bearer {json.loads(body)['access_token']}"}
+    assert response.status == 200
+
+    assert server.ask("GET", f"{API}/users/me", **bearer)[0].status == 200
+    assert server.ask("POST", f"{API}/auth/logout", **bearer)[0].status == 204
+    assert server.ask("GET", f"{API}/users/me", **bearer)[0].status == 401
+
+
+class TestBodies:
+    @pytest.mark.django_db(transaction=True)
+    def test_a_chunked_body_is_read_like_any_other(self, server: Server) -> None:
+        parts = iter([b'{"identity": "nobody", ', b'"password": "x"}'])
+
+        response, body = server.ask(
+            "POST", f"{API}/auth/login", parts, **{"Content-Type": "application/json"}
+        )
+
+        assert response.status == 401
+        assert_is_problem(body, "invalid_credentials")
+
+    @pytest.mark.parametrize("path", [f"{API}/auth/login", f"{API}/users/me", "/nothing"])
+    def test_a_body_that_is_too_long_is_answered_whole(self, server: Server, path: str) -> None:
+        for body in (b"x" * (MEBIBYTE + 1), b"x" * 8 * MEBIBYTE, iter([b"x" * MEBIBYTE] * 3)):
+            response, answer = server.ask("POST", path, body, Connection="close")
+
+            assert response.status == 413
+            assert_is_problem(answer, "payload_too_large")
+
+    def test_a_refusal_before_the_body_is_wanted_arrives(self, server: Server) -> None:
+        body = b"x" * (MEBIBYTE - 1)
+
+        response, answer = server.ask("POST", f"{API}/product", body, Connection="close")
+
+        assert response.status == 401
+        assert_is_problem(answer, "not_authenticated")
+
+    def test_one_connection_serves_many(self, server: Server) -> None:
+        with contextlib.closing(server.connect()) as client:
+            for method, path, status in (
+                ("POST", f"{API}/product", 401),
+                ("HEAD", "/health", 200),
+                ("OPTIONS", f"{API}/auth/login", 200),
+                ("GET", "/health", 200),
+            ):
+                client.request(method, path, b"{}" if method == "POST" else None)
+                response = client.getresponse()
+                response.read()
+                assert response.status == status
+
+
+class TestConnections:
+    @pytest.fixture
+    def one_thread(self, django_db_setup: None, tmp_path: Path) -> Iterator[Server]:
+        with serve(tmp_path / "log", WEB_THREADS="1") as server:
+            yield server
+
+    @pytest.mark.parametrize("silence", [0, 0.001, 0.002, 0.2])  # seconds
+    def test_one_that_was_silent_is_heard_by_a_worker_that_stops(
+        self, one_thread: Server, silence: float
+    ) -> None:
+        with socket.create_connection(("127.0.0.1", one_thread.port), timeout=15) as client:
+            time.sleep(silence)
+            one_thread.process.terminate()
+            time.sleep(0.3)
+            client.sendall(LAST_REQUEST)
+            answer = client.recv(65536)
+
+        assert answer.startswith(b"HTTP/1.1 200")
+
+    def test_one_that_says_too_much_is_not_cut_off(self, one_thread: Server) -> None:
+        for _ in range(5):
+            answer = one_thread.say(LAST_REQUEST + b"x" * 10_000)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert json.loads(answer.split(b"\r\n\r\n")[1])["status"] == "ok"
+
+
+class TestRequests:
+    def test_two_authorization_headers(self, server: Server) -> None:
+        lines = ["GET /api/v1/users/me HTTP/1.1", "Host: localhost", "Connection: close"]
+        for second in ("Bearer x", "Basic x"):
+            headers = [*lines, "Authorization: Bearer x", f"Authorization: {second}", "", ""]
+
+            answer = server.say("\r\n".join(headers).encode())
+
+            assert answer.startswith(b"HTTP/1.1 401")
+            assert_is_problem(answer.partition(b"\r\n\r\n")[2], "token_not_valid")
+
+    def test_head_has_no_body(self, server: Server) -> None:
+        for path in ("/health", "/api/v1/schema", "/nothing"):
+            answer = server.say(
+                f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+            )
+
+            headers, _, body = answer.partition(b"\r\n\r\n")
+            assert b"Content-Length: " in headers
+            assert body == b""
+
+    def test_the_proxys_headers_mean_nothing_without_a_proxy(self, server: Server) -> None:
+        response, _ = server.ask(
+            "GET", "/health", **{"X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"}
+        )
+
+        assert "Strict-Transport-Security" not in response.headers
+
+    @pytest.mark.parametrize(
+        "path", ["/%00", "/api/v1/product/%ff", "/api/v1/product?search=%ff", "/a%0d%0ab"]
+    )
+    def test_odd_paths(self, server: Server, path: str) -> None:
+        response, _ = server.ask("GET", path)
+
+        assert response.status in {400, 404}
+        assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_no_file_is_left_outside_the_project(server: Server) -> None:
+    assert not (Path.home() / ".gunicorn").exists()
+    assert settings.BASE_DIR == ROOT
+
+
+class TestDoctor:
+    @pytest.fixture(autouse=True)
+    def development(self, settings: Settings) -> None:
+        settings.DEBUG = True
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_lives_the_life_of_a_session_and_cleans_up(self, server: Server) -> None:
+        output = StringIO()
+
+        call_command("doctor", "--url", f"http://127.0.0.1:{server.port}/", stdout=output)
+
+        steps = re.findall(r"  ok      ([\w ]+):", output.getvalue())
+        assert steps[5:] == [
+            "readiness", "register", "log in", "client address", "refresh", "replay", "end",
+            "clean up",
+        ]  # fmt: skip
+        assert not User.objects.exists()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_it_removes_its_user_also_when_a_step_fails(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(self: Service) -> str:
+            raise TroubleError("no")
+
+        monkeypatch.setattr(Service, "refresh", fail)
+        output = StringIO()
+
+        with pytest.raises(CommandError, match="1 thing"):
+            call_command("doctor", "--url", f"http://127.0.0.1:{server.port}", stdout=output)
+
+        assert "failed  refresh: no" in output.getvalue()
+        assert "clean up" in output.getvalue()
+        assert not User.objects.exists()
+
+    @pytest.mark.django_db(transaction=True)
+    def test_nobody_there(self) -> None:
+        with pytest.raises(CommandError, match="1 thing"):
+            call_command("doctor", "--url", "http://127.0.0.1:1", stdout=StringIO())
+
+    def test_answers_that_are_not_as_they_should_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        service = Service("https://api.example.com")
+        service.pair = {"refresh_token": "same", "access_token": "x"}
+        answers: dict[str, Any] = {
+            "/api/v1/health/ready": {"checks": {"cache": {"status": "degraded"}}},
+            "/api/v1/auth/sessions": {"results": [{"current": True, "ip_address": "10.0.0.1"}]},
+            "/api/v1/auth/refresh": {"refresh_token": "same", "access_token": "x"},
+        }
+        monkeypatch.setattr(Service, "call", lambda self, method, path, *a, **k: answers[path])
+
+        for step, reason in (
+            (service.is_ready, "cache is degraded"),
+            (service.address, "TRUSTED_PROXY_COUNT"),
+            (service.refresh, "not rotated"),
+        ):
+            with pytest.raises(TroubleError, match=reason):
+                step()
+
+    def test_limits_are_waited_out_within_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        service, slept = Service("http://localhost"), []
+        answers = iter([(429, {"Retry-After": "30"}, {}), (503, {"Retry-After": "2"}, {})] * 3)
+        monkeypatch.setattr(Service, "send", lambda *args: next(answers))
+        monkeypatch.setattr("time.sleep", slept.append)
+
+        with pytest.raises(TroubleError, match="answered 429"):
+            service.call("GET", "/", expect=200)
+
+        assert slept == [30, 2, 30, 2]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.django_db(transaction=True)
+def test_the_curl_lines_of_the_readme_work_as_printed(server: Server) -> None:
+    readme = (ROOT / "README.md").read_text()
+    script = re.search(r"```sh\n(API=.*?)```", readme, re.DOTALL)[1]
+    script = script.replace("localhost:3000", f"127.0.0.1:{server.port}")
+
+    output = subprocess.run(
+        ["/bin/sh", "-ec", script], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+    answers = []
+    while output.strip():
+        answer, end = json.JSONDecoder().raw_decode(output := output.strip())
+        answers.append(answer)
+        output = output[end:]
+    user, me, sessions, product, found, pair, replayed, ended = answers
+    assert user == me
+    assert [session["device"] for session in sessions["results"]] == ["curl"]
+    assert found["results"] == [product]
+    assert pair["token_type"] == "Bearer"
+    assert replayed["code"] == ended["code"] == "token_not_valid"
