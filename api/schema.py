@@ -1,8 +1,7 @@
-"""What the OpenAPI document says beyond the serializers: refusals, limits, tokens, plain routes."""
+"""What the OpenAPI document adds to the serializers: rejections, limits, plain Django views."""
 
 from typing import Any
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 from rest_framework.permissions import BasePermission
@@ -70,14 +69,6 @@ LIMITS = {
 }
 
 
-class BearerScheme(OpenApiAuthenticationExtension):
-    target_class = "accounts.authentication.BearerAuthentication"
-    name = "bearer"
-
-    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, Any]:
-        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
-
-
 class ProblemAutoSchema(AutoSchema):
     """Describe how each operation refuses, as far as its shape tells."""
 
@@ -137,39 +128,22 @@ def refusal(status: int, schema: dict[str, Any], is_limited: bool) -> dict[str, 
     return response | ({"headers": headers} if headers else {})
 
 
-def add_plain_routes(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Describe the routes that are plain Django views."""
-    status = {"type": "object", "required": ["status"]}
-    ok = {"type": "string", "enum": ["ok"]}
-    check = {"type": "string", "enum": ["ok", "degraded", "failed"]}
-    one = {"type": "object", "required": ["status"], "properties": {"status": check}}
-    names = ["database", "cache", "migrations"]
-    checks = {"type": "object", "required": names, "properties": dict.fromkeys(names, one)}
-    moment = {"type": "string", "format": "date-time"}
-    about = {"service": {"type": "string"}, "version": {"type": "string"}, "timestamp": moment}
-    problem = {
-        "allOf": [{"$ref": "#/components/schemas/Problem"}],
-        "properties": {"checks": checks},
-    }
-    routes: dict[str, Any] = {
-        "health": ("What runs here.", {**status, "properties": {"status": ok, **about}}),
-        "health/live": ("Whether the process answers.", {**status, "properties": {"status": ok}}),
-        "health/ready": (
-            "Whether requests can be served.",
-            {**status, "properties": {"status": ok, "checks": checks}},
-        ),
-        "schema": ("This document.", {"type": "object"}),
-    }
-    for path, (description, schema) in routes.items():
-        operation: dict[str, Any] = {
-            "operationId": path.replace("/", "_"),
-            "description": description,
-            "tags": [path.partition("/")[0]],
-            "responses": {
-                "200": {"description": "", "content": {"application/json": {"schema": schema}}}
-            },
-        }
-        if path == "health/ready":
-            operation["responses"]["503"] = refusal(503, problem, is_limited=False)
-        result["paths"][f"/api/v1/{path}"] = {"get": operation}
+def add_schema_route(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    add_plain_route(result, "schema", "This document.", {"type": "object"})
     return result
+
+
+def add_plain_route(
+    result: dict[str, Any], path: str, description: str, schema: dict[str, Any]
+) -> dict[str, Any]:
+    """Add a route that a plain Django view serves, and return its operation."""
+    operation: dict[str, Any] = {
+        "operationId": path.replace("/", "_"),
+        "description": description,
+        "tags": [path.partition("/")[0]],
+        "responses": {
+            "200": {"description": "", "content": {"application/json": {"schema": schema}}}
+        },
+    }
+    result["paths"][f"/api/v1/{path}"] = {"get": operation}
+    return operation

@@ -7,7 +7,7 @@ view may tell clients of one address apart with `throttle_ident`. `auth-read` co
 of a token is not counted; methods that a route lacks never come this far.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -18,12 +18,13 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.utils.mediatypes import media_type_matches
 
-from accounts.models import Event
-
 if TYPE_CHECKING:  # DRF's views import this module while they are being imported.
     from rest_framework.views import APIView
 
 RATES = {"auth": "AUTH_RATE_LIMIT", "auth-read": "AUTH_READ_LIMIT"}
+# Called with the name of a limit when a client exceeds it, once for each window. An app that keeps
+# a record adds a function in `AppConfig.ready()`.
+on_limit_reached: list[Callable[[str], None]] = []
 
 
 class AddressThrottle(BaseThrottle):
@@ -77,7 +78,8 @@ def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]
     usage = dict(count_in_cache(request, name, ident, rate))
     usage["reset"] = max(1, usage["time_left"] + 1)
     if usage["count"] == usage["limit"] + 1:
-        Event.objects.record_limit(name)
+        for record in on_limit_reached:
+            record(name)
     remaining = max(0, usage["limit"] - usage["count"])
     request.rate_limit = rate_limit_headers(  # type: ignore[attr-defined]
         name, rate, reset=usage["reset"], remaining=remaining

@@ -273,7 +273,8 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "api.schema.add_plain_routes",
+        "health.schema.add_routes",
+        "api.schema.add_schema_route",
     ],
 }
 

@@ -10,17 +10,15 @@ import contextlib
 from collections.abc import Iterator
 from wsgiref.types import WSGIApplication
 
-from django.core.cache import cache
+from django.apps import apps
 from django.db import DatabaseError, close_old_connections, connection
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from accounts.models import Session
 from health.views import OK, checks
 
-ACTIVE_SESSIONS_FRESH = 60  # seconds; it is a count over the table
 CONNECTIONS = """
     SELECT coalesce(state, 'unknown'), count(*), current_setting('max_connections')::int
       FROM pg_stat_activity WHERE datname = current_database() GROUP BY state
@@ -37,9 +35,10 @@ class ServiceCollector(Collector):
         for name, outcome in checks().items():
             looked_at.add_metric([name], outcome == OK)
         yield looked_at
-        # A database that is away is in what was looked at.
+        # A database that is unavailable is reported by its check.
         with contextlib.suppress(DatabaseError):
             yield from database_metrics()
+            yield from app_metrics()
 
 
 def database_metrics() -> Iterator[Metric]:
@@ -55,17 +54,12 @@ def database_metrics() -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "latchkey_database_connections_limit", "The server's max_connections.", value=rows[0][2]
     )
-    active = active_sessions()
-    yield GaugeMetricFamily("latchkey_active_sessions", "Sessions that are active.", value=active)
 
 
-def active_sessions() -> int:
-    """Count the active sessions, or return a recent count unless the cache holds no number."""
-    count = cache.get("metrics:active-sessions")
-    if not isinstance(count, int):
-        count = Session.objects.active().count()
-        cache.set("metrics:active-sessions", count, ACTIVE_SESSIONS_FRESH)
-    return count
+def app_metrics() -> Iterator[Metric]:
+    """Collect what the apps report about themselves: each may define `AppConfig.metrics()`."""
+    for app in apps.get_app_configs():
+        yield from getattr(app, "metrics", tuple)()
 
 
 def metrics_application() -> WSGIApplication:

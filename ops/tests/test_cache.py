@@ -20,7 +20,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from conftest import API
 from ops import cache as caches
-from ops.metrics import database_metrics
+from ops.metrics import app_metrics
 from tests.rig.redis import Redis
 
 pytestmark = pytest.mark.skipif(
@@ -246,7 +246,7 @@ def test_the_service_withstands_whatever_is_written_to_its_keys(
     body = {"identity": "alice", "password": "wrong"}
 
     def use() -> list[int]:
-        list(database_metrics())
+        list(app_metrics())
         return [
             client.post(f"{API}/auth/login", body).status_code,
             browser.get("/admin/").status_code,
