@@ -1,18 +1,18 @@
 """
-Every refusal as a problem document (RFC 9457).
+Every error response as a problem document (RFC 9457).
 
-`exception_handler` serves DRF's views; `EdgeMiddleware` calls `problem_for` and `as_problem` for
-all that happens outside of them. The texts are fixed by code: what an exception says of itself may
-name a library, a path or a value.
+`exception_handler` serves DRF's views; `ProblemMiddleware` covers what happens outside of them.
+The texts are fixed by code: the text of an exception may name a library, a path or a value.
+Where errors are pages for people, a middleware sets `request.render_problem`: a function that gets
+the members of the problem document and returns the response.
 """
 
 import http
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from django.conf import settings
 from django.core.exceptions import (
     BadRequest,
     FieldError,
@@ -26,13 +26,12 @@ from django.db.models import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
-from django.templatetags.static import static
-from django.utils.html import format_html
 from rest_framework import exceptions
 
 from api.throttling import rate_limit_headers
 
 logger = logging.getLogger(__name__)
+Render = Callable[[Mapping[str, Any]], HttpResponse]
 
 DETAILS = {
     "parse_error": "The request can't be read.",
@@ -88,19 +87,14 @@ DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
 # What Django's admin raises where a query, a selection or a cookie does not fit its column.
 UNREADABLE = (DataError, FieldError, OverflowError, ValidationError, ValueError)
-ADMIN_PAGE = """<!doctype html><html lang="en" data-theme="auto"><head><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="{icon}"><link rel="stylesheet" href="{style}"></head>
-<body class="refusal"><main class="panel"><h1>{title}</h1><p>{detail}</p><p>Request {request_id}</p>
-</main></body></html>"""
 
 
 class ErrorPage(HttpResponse):
-    """A response of 400 or above of the console."""
+    """A response of 400 or above as a page, which a middleware's `render_problem` makes."""
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
-    """Answer for an exception of a DRF view; what is unknown goes on to `EdgeMiddleware`."""
+    """Respond to an exception of a DRF view; `ProblemMiddleware` takes what is unexpected."""
     return problem_for(context["request"]._request, error)
 
 
@@ -129,7 +123,7 @@ def status_of(request: HttpRequest, error: Exception) -> int | None:
     for kind, status in STATUSES:
         if isinstance(error, kind):
             return status
-    if is_admin(request) and isinstance(error, UNREADABLE):
+    if has_pages(request) and isinstance(error, UNREADABLE):
         # It may also be a fault of the code, so the log tells where it was raised.
         logger.warning("%s: %s", type(error).__name__, request.path, exc_info=error)
         return 400
@@ -141,8 +135,10 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return problem(request, 403, detail="This form has expired. Load the page again.")
 
 
-def server_error(request: HttpRequest, error: Exception) -> HttpResponse:
-    """Log an exception that nobody expected and answer without a word of it."""
+def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Respond to any exception; one that is not expected is logged, and nothing of it shown."""
+    if response := problem_for(request, error):
+        return response
     logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
     return problem(request, 500)
 
@@ -186,20 +182,15 @@ def problem(
     headers: Mapping[str, str] = {},
     **members: Any,
 ) -> HttpResponse:
-    """Build an answer of 400 or above: a problem document, or HTML for people in the admin."""
+    """Build a response of 400 or above: a problem document, or a page where people read it."""
     code = code or CODES.get(status, "server_error" if status >= 500 else "parse_error")
     title = TITLES.get(status) or http.HTTPStatus(status).phrase
     detail = detail or DETAILS[code]
     request_id = getattr(request, "id", "")
-    response: HttpResponse
-    if is_admin(request):
-        files = {"icon": static("console/icon.svg"), "style": static("console/console.css")}
-        page = format_html(ADMIN_PAGE, title=title, detail=detail, request_id=request_id, **files)
-        response = ErrorPage(page, status=status)
-    else:
-        body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        body |= {"code": code, **members, "request_id": request_id}
-        response = JsonResponse(body, status=status, content_type="application/problem+json")
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    body |= {"code": code, **members, "request_id": request_id}
+    render: Render = getattr(request, "render_problem", render_document)
+    response = render(body)
     for header, value in headers.items():
         response.headers[header] = value
     if status == 401:
@@ -209,10 +200,15 @@ def problem(
     return response
 
 
+def render_document(body: Mapping[str, Any]) -> HttpResponse:
+    return JsonResponse(body, status=body["status"], content_type="application/problem+json")
+
+
 def is_problem(response: HttpResponseBase) -> bool:
     content_type = response.headers.get("Content-Type", "")
     return content_type.startswith("application/problem+json") or isinstance(response, ErrorPage)
 
 
-def is_admin(request: HttpRequest) -> bool:
-    return settings.ADMIN_ENABLED and request.path_info.startswith(f"/{settings.ADMIN_PATH}")
+def has_pages(request: HttpRequest) -> bool:
+    """Tell whether people read the errors of this path, in HTML."""
+    return hasattr(request, "render_problem")

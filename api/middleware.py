@@ -1,8 +1,8 @@
 """
-What holds for every request before its view, and for every answer after it.
+What holds for every request before its view and for every response after it.
 
-This is also how what the whole API shares reaches the apps without an import: the client's address
-stands in `REMOTE_ADDR`, a slash at a path's end is gone, a body is there and not too long.
+Each class does one thing; their order in `MIDDLEWARE` matters. What views rely on: the client's
+address is in `REMOTE_ADDR`, an API path has no slash at its end, a body is read and not too long.
 """
 
 import ipaddress
@@ -12,18 +12,17 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from django.conf import settings
-from django.core.exceptions import BadRequest, RequestDataTooBig
+from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
-from django.utils.module_loading import import_string
 from django.views import View
-from rest_framework.exceptions import ParseError, ValidationError
+from rest_framework.exceptions import APIException, ParseError, ValidationError
 
 from api import errors
 from api.parsers import UNSTORABLE, is_unstorable
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
-ViewHook = Callable[..., HttpResponseBase | None]
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 PAGE_POLICY = (
@@ -38,31 +37,84 @@ DRAINED_BYTES = 16 * 1024 * 1024
 LONGEST_FORM = 192 * 1024
 
 
-class EdgeMiddleware:
-    """Settle what a request is before any view sees it; let no answer out that isn't ours."""
+class ClientAddressMiddleware:
+    """Put the client's address into `REMOTE_ADDR`, where limits and log lines read it."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request.META["REMOTE_ADDR"] = client_address(request)
-        if is_api(request.path_info) and request.path_info.endswith("/"):
-            request.path_info = request.path_info[:-1]
-            request.path = request.path[:-1]
-        response: HttpResponseBase
-        try:
-            refuse_unfit(request)
-            response = self.get_response(request)
-        except Exception as error:  # noqa: BLE001 - the one boundary; what is unknown is logged.
-            response = errors.problem_for(request, error) or errors.server_error(request, error)
-        response = errors.as_problem(request, response)
-        policy = PAGE_POLICY if errors.is_admin(request) else API_POLICY
-        response.headers.setdefault("Content-Security-Policy", policy)
+        return self.get_response(request)
+
+
+class ResponseHeadersMiddleware:
+    """Add the content security policy, the state of a rate limit, and `no-store`."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        response.headers.setdefault("Content-Security-Policy", API_POLICY)
         for header, value in getattr(request, "rate_limit", {}).items():
             response.headers.setdefault(header, value)
         if "Authorization" in request.headers or "/auth/" in request.path_info:
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+class ProblemMiddleware:
+    """Turn exceptions and error responses from anywhere below into problem documents."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response: HttpResponseBase
+        try:
+            response = self.get_response(request)
+        except Exception as error:  # noqa: BLE001 - the last boundary; what is unexpected is logged
+            response = errors.response_for(request, error)
+        return errors.as_problem(request, response)
+
+
+class TrailingSlashMiddleware:
+    """Accept a slash at the end of an API path."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if is_api(request.path_info) and request.path_info.endswith("/"):
+            request.path_info = request.path_info[:-1]
+            request.path = request.path[:-1]
+        return self.get_response(request)
+
+
+class UnfitRequestMiddleware:
+    """Reject a request that no view should see: body too long, unknown host, unstorable query."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            refuse_unfit(request)
+        except (BadRequest, SuspiciousOperation, UnreadablePostError, APIException) as error:
+            # Raised further, Django would turn each SuspiciousOperation into the same 400.
+            return errors.response_for(request, error)
+        return self.get_response(request)
+
+
+class AllowedMethodsMiddleware:
+    """Respond to OPTIONS, and to methods that a route lacks, before any token or limit is read."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
 
     def process_view(
         self,
@@ -71,7 +123,6 @@ class EdgeMiddleware:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> HttpResponseBase | None:
-        """Answer OPTIONS, and methods that a route lacks, before a token or a limit is asked."""
         if not is_api(request.path_info):
             return None
         allowed = allowed_methods(view)
@@ -84,33 +135,6 @@ class EdgeMiddleware:
         )
         response.headers["Allow"] = ", ".join(allowed)
         return response
-
-
-class PagesMiddleware:
-    """
-    Pass what is outside the API through `PAGES_MIDDLEWARE` as well.
-
-    A bearer token needs no cookie, no CSRF token and no messages. Of the hooks that middleware may
-    have, `process_view` is called, which is where CSRF is checked.
-    """
-
-    def __init__(self, get_response: GetResponse) -> None:
-        self.get_response = self.get_page = get_response
-        self.view_hooks: list[ViewHook] = []
-        for name in reversed(settings.PAGES_MIDDLEWARE):
-            self.get_page = import_string(name)(self.get_page)
-            if hasattr(self.get_page, "process_view"):
-                self.view_hooks.insert(0, self.get_page.process_view)
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return (self.get_response if is_api(request.path_info) else self.get_page)(request)
-
-    def process_view(self, request: HttpRequest, *view: Any) -> HttpResponseBase | None:
-        if not is_api(request.path_info):
-            for hook in self.view_hooks:
-                if response := hook(request, *view):
-                    return response
-        return None
 
 
 def is_api(path: str) -> bool:
@@ -171,7 +195,7 @@ def refuse_unfit(request: HttpRequest) -> None:
         raise RequestDataTooBig
     if not is_health(request.path_info):
         request.get_host()
-    if is_api(request.path_info) or errors.is_admin(request):
+    if is_api(request.path_info) or errors.has_pages(request):
         refuse_unstorable(request.META.get("QUERY_STRING", ""))
 
 

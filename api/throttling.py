@@ -69,7 +69,7 @@ def reject_foreign_body(request: Request) -> None:
 
 def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]:
     """
-    Count a request to this route and leave its headers for `EdgeMiddleware`.
+    Count a request to this route and leave its headers for the response.
 
     `reset` is the number of seconds until the next window has begun: django-ratelimit's window
     includes the second in which it ends, so a client that waited `time_left` would be rejected.

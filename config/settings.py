@@ -68,11 +68,6 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W008",
     # config.E003 judges the secret, by the same rules as the others.
     "security.W009",
-    # They look for their middleware in MIDDLEWARE; it is in PAGES_MIDDLEWARE.
-    "admin.E408",
-    "admin.E409",
-    "admin.E410",
-    "security.W003",
     # HSTS for subdomains and preloading bind hosts that this service knows nothing of.
     "security.W005",
     "security.W021",
@@ -103,26 +98,29 @@ INSTALLED_APPS = [
     "rest_framework",
 ]
 
-# Middleware: an answer travels upwards, so what stands above EdgeMiddleware sees every one.
+# Middleware: a response passes it upwards, so an entry sees the responses of all entries below it.
 
 MIDDLEWARE = [
     "ops.requests.RequestIdMiddleware",
+    "api.middleware.ClientAddressMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "corsheaders.middleware.CorsMiddleware",
-    "api.middleware.EdgeMiddleware",
+    "api.middleware.ResponseHeadersMiddleware",
+    "console.middleware.ConsoleMiddleware",
+    "api.middleware.ProblemMiddleware",
+    "api.middleware.TrailingSlashMiddleware",
+    "api.middleware.UnfitRequestMiddleware",
+    "api.middleware.AllowedMethodsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "api.middleware.PagesMiddleware",
+    # For pages: the console's and your own.
+    "console.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "console.middleware.AuthenticationMiddleware",
+    "console.middleware.MessageMiddleware",
     "accounts.middleware.remember_origin",
 ]
-# What pages need, the console's and your own; the API's requests are spared it.
-PAGES_MIDDLEWARE = [
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
-]
-# EdgeMiddleware answers for what nobody caught, in development as in production.
+# ProblemMiddleware responds to every exception, in development as in production.
 DEBUG_PROPAGATE_EXCEPTIONS = True
 TEMPLATES = [
     {

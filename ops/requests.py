@@ -12,7 +12,7 @@ from prometheus_client import Histogram
 from api.middleware import GetResponse
 from ops import logs
 
-logger = logging.getLogger("ops.requests")
+logger = logging.getLogger(__name__)
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 KNOWN_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 

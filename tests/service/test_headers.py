@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
-from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -199,16 +198,3 @@ class TestAdminErrors:
         assert response.headers["Content-Type"].startswith("text/html")
         assert int(response.headers["Retry-After"]) >= 1
         assert b"secret" not in response.content
-
-
-def test_pages_have_cookies_and_csrf_and_the_api_has_neither(db: None) -> None:
-    browser = Client(enforce_csrf_checks=True)
-
-    page = browser.get("/admin/login/")
-    refused = browser.post("/admin/login/", {"username": "alice"})
-    answer = browser.post(f"{API}/product", {}, "application/json")
-
-    assert page.wsgi_request.session is not None
-    assert refused.status_code == 403
-    assert answer.status_code == 401
-    assert not hasattr(answer.wsgi_request, "session")

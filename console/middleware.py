@@ -1,0 +1,61 @@
+"""What pages need and the API does not: error pages, sessions, signed-in staff, messages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import middleware as auth
+from django.contrib.messages import middleware as messages
+from django.contrib.sessions import middleware as sessions
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
+from django.utils.deprecation import MiddlewareMixin
+
+from api.errors import ErrorPage
+from api.middleware import PAGE_POLICY, GetResponse, is_api
+
+
+class ConsoleMiddleware:
+    """Give the console error pages in HTML, and a policy that lets it use its own files."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not is_console(request.path_info):
+            return self.get_response(request)
+        request.render_problem = render_page  # type: ignore[attr-defined]  # read by api.errors
+        response = self.get_response(request)
+        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        return response
+
+
+def is_console(path: str) -> bool:
+    return settings.ADMIN_ENABLED and path.startswith(f"/{settings.ADMIN_PATH}")
+
+
+def render_page(problem: Mapping[str, Any]) -> HttpResponse:
+    page = render_to_string("console/error.html", {"problem": problem})
+    return ErrorPage(page, status=problem["status"])
+
+
+class PagesOnly(MiddlewareMixin):
+    """Skip the API: a bearer token needs no cookie, no session and no messages."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if is_api(request.path_info):
+            return self.get_response(request)
+        return super().__call__(request)
+
+
+class SessionMiddleware(PagesOnly, sessions.SessionMiddleware):
+    """Sessions for pages."""
+
+
+class AuthenticationMiddleware(PagesOnly, auth.AuthenticationMiddleware):
+    """`request.user` for pages."""
+
+
+class MessageMiddleware(PagesOnly, messages.MessageMiddleware):
+    """Messages for pages."""
