@@ -16,14 +16,8 @@ RUN apt-get update \
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.txt \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin latchkey
-COPY manage.py gunicorn.conf.py ./
-COPY api api
-COPY config config
-COPY console console
-COPY accounts accounts
-COPY catalog catalog
-COPY health health
-COPY ops ops
+# Only what .dockerignore names: a file of secrets that someone adds stays outside.
+COPY . .
 # The root may be read-only; what a start would write is written here. /tmp has to be writable.
 RUN python -m compileall -q . && python manage.py collectstatic --noinput --verbosity 0
 ARG VERSION="" REVISION=""

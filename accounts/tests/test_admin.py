@@ -8,7 +8,6 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from accounts.models import Session, User
-from catalog.models import Product
 from conftest import API, PASSWORD, SignIn
 
 
@@ -87,9 +86,8 @@ class TestUsers:
         for n in range(12):
             user = make_user(f"user{n}")
             sign_in(user, REMOTE_ADDR=f"192.0.2.{n}")
-            Product.objects.create(owner=user, title="Lamp", amount=1)
 
-        for path in ("accounts/user/", "accounts/session/", "catalog/product/"):
+        for path in ("accounts/user/", "accounts/session/"):
             with django_assert_max_num_queries(8):
                 response = console.get(f"/admin/{path}")
             assert response.status_code == 200
@@ -139,11 +137,10 @@ class TestUsers:
         assert user.sessions.get().end_reason == "account_changed"
         assert stranger.sessions.get().end_reason == "password_changed"
 
-    def test_a_user_goes_with_sessions_and_products(
+    def test_a_user_is_deleted_with_the_sessions(
         self, console: Client, user: User, sign_in: SignIn
     ) -> None:
         sign_in(user)
-        Product.objects.create(owner=user, title="Lamp", amount=1)
 
         url = f"/admin/accounts/user/{user.pk}/delete/"
         assert console.post(url, {"post": "yes"}).status_code == 302
@@ -254,7 +251,3 @@ class TestSessions:
         assert session.state == "expired"
         user.sessions.end("token_reuse")
         assert user.sessions.get().state == "refresh token used twice"
-
-
-def test_a_product_is_called_by_its_title() -> None:
-    assert str(Product(title="Lamp")) == "Lamp"

@@ -10,7 +10,6 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from accounts.models import Event, User
-from catalog.models import Product
 from conftest import API, PASSWORD, SignIn
 
 NEW = "a rainy night in June"
@@ -21,7 +20,6 @@ def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
     """Sign in as a member of a group, or as a superuser."""
     # Tests that commit leave the database without what migrations put there.
     import_module("accounts.migrations.0003_support_group").make_group(apps, None)
-    import_module("catalog.migrations.0002_catalog_group").make_group(apps, None)
 
     def sign_in(group: str = "", name: str = "boss", *permissions: str) -> Client:
         user = make_user(name, is_staff=True, is_superuser=not group and not permissions)
@@ -43,7 +41,6 @@ class TestUsersPage:
         self, staff: Callable[..., Client], user: User, sign_in: SignIn
     ) -> None:
         sign_in(user, REMOTE_ADDR="192.0.2.7")
-        Product.objects.create(owner=user, title="Lamp", amount=1)
 
         page = staff().get(page_of(user)).content.decode()
 
@@ -51,7 +48,6 @@ class TestUsersPage:
             "Signed in on 1 device",
             "192.0.2.7",
             "Account created",
-            "1 product<",
             "Number",
         ):
             assert text in page
@@ -219,7 +215,6 @@ class TestSupport:
         self, staff: Callable[..., Client], user: User, sign_in: SignIn
     ) -> None:
         sign_in(user)
-        product = Product.objects.create(owner=user, title="Lamp", amount=1)
         browser = staff("Support")
         page = browser.get(page_of(user)).content.decode()
         index = browser.get("/admin/").content.decode()
@@ -229,7 +224,6 @@ class TestSupport:
             assert offered not in page
         assert user.password not in page
         assert user.password.rpartition("$")[2] not in page
-        assert "catalog/product" not in index
         assert "auth/group" not in index
         for address in (
             page_of(user),
@@ -238,7 +232,6 @@ class TestSupport:
             f"/admin/accounts/user/{user.pk}/password/",
             "/admin/accounts/user/add/",
             "/admin/auth/group/add/",
-            f"/admin/catalog/product/{product.pk}/change/",
         ):
             assert browser.post(address, {"username": "x", "post": "yes"}).status_code == 403
         for action in ("deactivate", "force_password_change", "delete_selected"):
@@ -250,31 +243,10 @@ class TestSupport:
     def test_the_api_knows_the_same_permissions(
         self, staff: Callable[..., Client], user: User, sign_in: SignIn
     ) -> None:
-        product = Product.objects.create(owner=user, title="Lamp", amount=1)
         staff("Support", "susan")
-        staff("Catalog", "carl")
-        susan, carl = (sign_in(User.objects.get(username=name)) for name in ("susan", "carl"))
-        address = f"{API}/product/{product.pk}"
+        susan = sign_in(User.objects.get(username="susan"))
 
-        assert susan.patch(address, {"amount": 2}).status_code == 403
         assert susan.get(f"{API}/users/{user.pk}").json()["email"] == "alice@example.com"
-        assert "email" not in carl.get(f"{API}/users/{user.pk}").json()
-        assert carl.patch(address, {"amount": 2}).status_code == 200
-        assert carl.delete(address).status_code == 204
-
-
-class TestCatalog:
-    def test_it_manages_products_and_sees_nobody(
-        self, staff: Callable[..., Client], user: User
-    ) -> None:
-        browser = staff("Catalog")
-        index = browser.get("/admin/")
-
-        assert b"Active sessions" not in index.content
-        assert browser.get("/admin/catalog/product/").status_code == 200
-        for path in ("user", "session", "event"):
-            assert browser.get(f"/admin/accounts/{path}/").status_code == 403
-        assert browser.post(f"/admin/accounts/user/{user.pk}/end-sessions/").status_code == 403
 
 
 class TestRanks:

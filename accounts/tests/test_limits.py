@@ -75,7 +75,7 @@ class TestAddress:
         body = {"username": "bob", "email": "b@example.com", "password": PASSWORD}
         assert client.post(f"{API}/users", body).status_code == 201
         assert client.post(f"{API}/auth/refresh", {}).status_code == 400
-        assert client.get(f"{API}/product").status_code == 200
+        assert client.get(f"{API}/schema").status_code == 200
 
     @pytest.mark.parametrize(
         ("method", "path"),

@@ -17,8 +17,6 @@ from accounts.models import Event, Session, User
 from accounts.models.batches import prune
 from accounts.models.users import UserManager
 from accounts.permissions import IsSelfOrReadOnly
-from catalog.models import Product
-from catalog.serializers import ProductSerializer
 from conftest import API, PASSWORD, SignIn
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -132,60 +130,6 @@ def test_two_who_take_one_name_at_once_are_told_apart(
 
     assert statuses(responses) == {200: 1, 400: 1}
     assert User.objects.filter(username="Wanted").count() == 1
-
-
-def test_an_account_that_is_deleted_leaves_no_product_behind(
-    make_user: Callable[..., User], sign_in: SignIn
-) -> None:
-    for n in range(5):
-        user = make_user(f"user{n}")
-        device, other = sign_in(user), sign_in(user)
-
-        created, deleted = at_once(
-            lambda _, other=other: other.post(f"{API}/product", {"title": "Lamp", "amount": 1}),
-            lambda _, device=device, user=user: device.delete(f"{API}/users/{user.pk}"),
-        )
-
-        assert deleted.status_code == 204
-        assert created.status_code in {201, 401}
-        assert not Product.objects.exists()
-        assert not User.objects.exists()
-
-
-def test_a_product_of_an_owner_who_just_left_is_refused(
-    user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    validate = ProductSerializer.validate
-
-    def leave_meanwhile(self: ProductSerializer, attrs: Any) -> Any:
-        User.objects.get(pk=user.pk).delete()
-        return validate(self, attrs)
-
-    device = sign_in(user)
-    monkeypatch.setattr(ProductSerializer, "validate", leave_meanwhile)
-
-    response = device.post(f"{API}/product", {"title": "Lamp", "amount": 1})
-
-    assert response.status_code == 401
-    assert response.json()["code"] == "token_not_valid"
-    assert not Product.objects.exists()
-
-
-def test_a_product_that_is_deleted_while_it_changes_stays_deleted(
-    user: User, sign_in: SignIn
-) -> None:
-    device, other = sign_in(user), sign_in(user)
-    for _ in range(10):
-        url = f"{API}/product/{Product.objects.create(owner=user, title='Lamp', amount=1).pk}"
-
-        changed, deleted = at_once(
-            lambda _, url=url: device.patch(url, {"amount": 2}),
-            lambda _, url=url: other.delete(url),
-        )
-
-        assert changed.status_code in {200, 404}
-        assert deleted.status_code == 204
-        assert not Product.objects.exists()
 
 
 def deactivate(user: User) -> None:

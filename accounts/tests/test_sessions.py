@@ -134,9 +134,6 @@ class TestEnd:
             ("get", "/users/1"),
             ("patch", "/users/1"),
             ("delete", "/users/1"),
-            ("post", "/product"),
-            ("patch", "/product/1"),
-            ("delete", "/product/1"),
         ],
     )
     def test_without_a_token_it_is_a_401(

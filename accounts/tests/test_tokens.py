@@ -74,7 +74,6 @@ class TestAccess:
 
         assert response.status_code == 401
         assert response.json()["code"] == "not_authenticated"
-        assert client.get(f"{API}/product", HTTP_AUTHORIZATION=header).status_code == 200
 
     @pytest.mark.parametrize(
         "pattern", ["Bearer {0},Bearer {0}", "Bearer {0},Basic x", "Basic x,Bearer {0}"]
@@ -100,12 +99,8 @@ class TestAccess:
             base64.urlsafe_b64encode(b"[" * 1500).decode() + ".e30.e30",
         ],
     )
-    def test_garbage_is_refused_where_a_token_is_optional_too(
-        self, client: APIClient, db: None, token: str
-    ) -> None:
+    def test_garbage_is_rejected(self, client: APIClient, db: None, token: str) -> None:
         assert_is_refused(present(client, token))
-        response = client.get(f"{API}/product", HTTP_AUTHORIZATION=f"Bearer {token}")
-        assert_is_refused(response)
 
     @pytest.mark.parametrize("claim", ["sub", "sid", "jti", "iat", "exp", "token_type"])
     def test_a_missing_claim_is_refused(

@@ -7,9 +7,8 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
-from accounts.models import User
 from catalog.models import Product
-from conftest import API
+from conftest import API, User
 
 PRODUCT = f"{API}/product"
 

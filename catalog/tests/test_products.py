@@ -6,9 +6,8 @@ from django.contrib.auth.models import Permission
 from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
-from accounts.models import User
 from catalog.models import Product
-from conftest import API, SignIn
+from conftest import API, SignIn, User
 
 PRODUCT = f"{API}/product"
 

@@ -166,7 +166,7 @@ def test_a_superuser_without_a_dialogue_may_have_no_password(db: None) -> None:
 @pytest.mark.parametrize("is_debug", [True, False])
 def test_seeddemo_needs_debug_or_force(db: None, settings: Settings, is_debug: bool) -> None:
     settings.DEBUG = is_debug
-    sizes = ("--users=1", "--sessions=0", "--events=0", "--products=0")
+    sizes = ("--users=1", "--sessions=0", "--events=0")
 
     if not is_debug:
         with pytest.raises(CommandError, match="DEBUG or --force"):

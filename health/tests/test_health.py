@@ -87,7 +87,7 @@ class TestReady:
         self, client: APIClient, db: None, prefix: str
     ) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM django_migrations WHERE app = 'catalog'")
+            cursor.execute("DELETE FROM django_migrations WHERE app = 'auth'")
 
         response = client.get(f"{prefix}/health/ready")
 

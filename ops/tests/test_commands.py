@@ -8,23 +8,33 @@ from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from accounts.models import Session, User
-from catalog.models import Product
-from config.tests.test_commands import run
+from accounts.demo import PASSWORD
+from accounts.models import Event, Session, User
 from conftest import SignIn
 from ops.management.commands import doctor
 
 
+def run(*command: str) -> str:
+    output = StringIO()
+    call_command(*command, stdout=output)
+    return output.getvalue()
+
+
 def test_seeddemo_adds_what_was_asked_for(db: None, settings: Settings, sign_in: SignIn) -> None:
     settings.DEBUG = True
-    options = ("--users", "3", "--sessions", "20", "--products", "30")
+    options = ("--users", "3", "--sessions", "20", "--events", "30")
 
     run("seeddemo", *options)
     run("seeddemo", *options)
 
-    assert (User.objects.count(), Session.objects.count(), Product.objects.count()) == (3, 40, 60)
+    assert (User.objects.count(), Session.objects.count(), Event.objects.count()) == (3, 40, 60)
     assert 0 < Session.objects.active().count() < 40
-    sign_in(User.objects.get(username="demo2"), "a sunny day in May")
+    sign_in(User.objects.get(username="demo2"), PASSWORD)
+
+
+def test_seeddemo_needs_an_owner_for_what_it_adds(db: None) -> None:
+    with pytest.raises(CommandError, match="--users"):
+        run("seeddemo", "--users", "0", "--force")
 
 
 class TestDoctor:
@@ -49,7 +59,7 @@ class TestDoctor:
         self, db: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with connection.cursor() as cursor:
-            cursor.execute("DELETE FROM django_migrations WHERE app = 'catalog'")
+            cursor.execute("DELETE FROM django_migrations WHERE app = 'auth'")
         monkeypatch.setattr(cache, "get", lambda key: None)
         future = timezone.now() + timezone.timedelta(minutes=1)
         monkeypatch.setattr(doctor, "datetime", type("D", (), {"now": lambda tz: future}))

@@ -21,10 +21,10 @@ def test_a_request_is_one_line_that_names_route_caller_and_session(
     device = sign_in(user)
     caplog.clear()
 
-    device.delete(f"{API}/product/123456?page=7", REMOTE_ADDR="192.0.2.7")
+    device.get(f"{API}/users/123456?page=7", REMOTE_ADDR="192.0.2.7")
 
     line = request_line(caplog)
-    assert (line.method, line.route) == ("DELETE", "/api/v1/product/<int:pk>")
+    assert (line.method, line.route) == ("GET", "/api/v1/users/<int:pk>")
     assert (line.status, line.user_id, line.address) == (404, user.pk, "192.0.2.7")
     assert line.session_id == Session.objects.get().pk
     assert line.duration_ms > 0

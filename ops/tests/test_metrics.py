@@ -114,7 +114,7 @@ def test_each_port_answers_its_own(watched: Watched) -> None:
 def test_a_made_up_path_or_method_makes_no_series(watched: Watched) -> None:
     for path in ("/wp-admin.php", f"{API}/nothing/42"):
         watched.ask("GET", path)
-    watched.ask("BREW", f"{API}/product/123456")
+    watched.ask("BREW", f"{API}/users/123456")
 
     samples = watched.read()
 

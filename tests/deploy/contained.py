@@ -69,16 +69,16 @@ class Image:
         return next(arguments for step, arguments in self.steps if step == name)
 
     def copy(self, source: Path, target: Path) -> None:
-        if source.is_file():
-            shutil.copy(source, target)
-            return
-        patterns = [line.strip() for line in (ROOT / ".dockerignore").read_text().splitlines()]
+        """Copy as the builder does: what .dockerignore lets through."""
+        patterns = (ROOT / ".dockerignore").read_text().split()
+        named = {pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")}
         ignored = [p.removeprefix("**/") for p in patterns if p.startswith("**/")]
 
-        def ignore(_: str, names: list[str]) -> set[str]:
-            return {n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in ignored)}
+        def ignore(directory: str, names: list[str]) -> set[str]:
+            outside = set(names) - named if Path(directory) == ROOT else set()
+            return outside | {n for n in names if any(fnmatch.fnmatch(n, p) for p in ignored)}
 
-        shutil.copytree(source, target, ignore=ignore)
+        shutil.copytree(source, target, ignore=ignore, dirs_exist_ok=True)
 
     def start(
         self,
@@ -191,7 +191,4 @@ def variables_of_example() -> set[str]:
     return set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
 
 
-needs_redis = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="redis-server is not installed"
-)
 needs_linux = pytest.mark.skipif(os.name != "posix", reason="containers are Linux's")

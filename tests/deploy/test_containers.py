@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from ops.database import embedded
-from tests.deploy.contained import Image, Place, compose, needs_redis, variables_of_example
+from tests.deploy.contained import Image, Place, compose, variables_of_example
 from tests.rig.machine import ROOT, free_port
 from tests.rig.postgres import Postgres
+from tests.rig.redis import needs_redis
 
 PRODUCTION = {"ALLOWED_HOSTS": "localhost,127.0.0.1"}
 # What only Compose reads, or libpq.

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.contained import Image, Place, manifests, needs_redis, variables_of_example
+from tests.deploy.contained import Image, Place, manifests, variables_of_example
 from tests.rig.machine import ROOT, free_port
+from tests.rig.redis import needs_redis
 
 FILES = manifests()
 KUSTOMIZATION = FILES.pop("kustomization.yaml")

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from django.db import connections
+
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
     """Make all these calls at the same instant, each in a thread, and return their results."""
@@ -13,7 +15,10 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
         def wait_and(call: Callable[[], Any]) -> Any:
             barrier.wait()
-            return call()
+            try:
+                return call()
+            finally:
+                connections.close_all()
 
         return list(pool.map(wait_and, calls))
 

@@ -1,6 +1,7 @@
 """Two tests that pay for ever, and the API's own description."""
 
 import json
+import re
 import runpy
 from typing import Any
 
@@ -21,6 +22,7 @@ from catalog.models import Product
 from config import urls
 from conftest import API
 from console.site import ConsoleSite
+from tests.rig.machine import ROOT
 
 OPEN = {
     ("POST", "/auth/login"),
@@ -120,6 +122,24 @@ def test_every_operation_says_how_it_refuses() -> None:
         for status in refusals:
             content = operation["responses"][status]["content"]
             assert list(content) == ["application/problem+json"]
+
+
+@pytest.mark.parametrize("name", ["accounts", "catalog", "health"])
+def test_no_app_mentions_another(name: str) -> None:
+    """In code, templates, SQL, names of routes, and tests; import-linter sees only imports."""
+    others = "|".join({"accounts", "catalog", "health"} - {name})
+    mention = re.compile(rf"""(?<![\w.])(?:{others})(?:[._:]\w|/\w|["'](?!:))""")
+    files = [path for path in (ROOT / name).rglob("*") if path.suffix in {".py", ".html"}]
+
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in files
+        for line in path.read_text().splitlines()
+        if mention.search(line)
+    ]
+
+    assert files
+    assert not found
 
 
 def routes(patterns: list[Any], prefix: str = "") -> list[str]:

@@ -1,0 +1,41 @@
+"""Who may read and write products, and what becomes of them without their owner."""
+
+import pytest
+from rest_framework.test import APIClient
+
+from catalog.models import Product
+from conftest import API, SignIn, User
+
+PRODUCT = f"{API}/product"
+
+
+@pytest.mark.parametrize("header", ["Basic YWxpY2U6cGFzcw==", "Token abc", "x", ""])
+def test_another_scheme_reads_as_a_stranger_does(client: APIClient, db: None, header: str) -> None:
+    assert client.get(PRODUCT, HTTP_AUTHORIZATION=header).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", "abc", "a.b.c", "x" * 5000])
+def test_a_bad_token_is_rejected_where_none_is_needed(
+    client: APIClient, db: None, token: str
+) -> None:
+    response = client.get(PRODUCT, HTTP_AUTHORIZATION=f"Bearer {token}")
+
+    assert response.status_code == 401
+    assert response.json()["code"] == "token_not_valid"
+
+
+@pytest.mark.parametrize(("method", "path"), [("post", ""), ("patch", "/1"), ("delete", "/1")])
+def test_a_write_needs_a_token(client: APIClient, db: None, method: str, path: str) -> None:
+    response = getattr(client, method)(f"{PRODUCT}{path}")
+
+    assert response.status_code == 401
+    assert response.json()["code"] == "not_authenticated"
+
+
+def test_products_are_deleted_with_their_owner(user: User, stranger: User, sign_in: SignIn) -> None:
+    for owner in (user, stranger):
+        Product.objects.create(owner=owner, title="Lamp", amount=1)
+
+    assert sign_in(user).delete(f"{API}/users/{user.pk}").status_code == 204
+
+    assert [product.owner for product in Product.objects.all()] == [stranger]

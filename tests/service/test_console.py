@@ -1,0 +1,105 @@
+"""What the console's pages of one app show of another."""
+
+from collections.abc import Callable
+from importlib import import_module
+from urllib.parse import urlsplit
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group, Permission
+from django.test import Client
+
+from accounts.models import Session, User
+from catalog.models import Product
+from conftest import API, SignIn
+
+
+@pytest.fixture
+def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
+    """Sign in as a member of a group, as someone with permissions, or as a superuser."""
+    # Tests that commit leave the database without what migrations put there.
+    import_module("accounts.migrations.0003_support_group").make_group(apps, None)
+    import_module("catalog.migrations.0002_catalog_group").make_group(apps, None)
+
+    def sign_in(group: str = "", *permissions: str) -> Client:
+        user = make_user("boss", is_staff=True, is_superuser=not group and not permissions)
+        user.groups.set(Group.objects.filter(name=group))
+        user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+        browser = Client()
+        browser.force_login(user)
+        return browser
+
+    return sign_in
+
+
+def page_of(user: User) -> str:
+    return f"/admin/accounts/user/{user.pk}/change/"
+
+
+class TestOwned:
+    @pytest.mark.parametrize(
+        ("number", "text"), [(0, ">0 products<"), (1, ">1 product<"), (3, ">2+ products<")]
+    )
+    def test_the_page_of_a_user_counts_and_links_what_the_user_owns(
+        self,
+        staff: Callable[..., Client],
+        user: User,
+        stranger: User,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+        text: str,
+    ) -> None:
+        monkeypatch.setattr("api.pagination.MAXIMUM_COUNT", 2)
+        for owner in [user] * number + [stranger]:
+            Product.objects.create(owner=owner, title=f"Of {owner}", amount=1)
+        browser = staff()
+
+        page = browser.get(page_of(user)).content.decode()
+
+        assert text in page
+        [link] = [part for part in page.split('"') if "owner__id__exact" in part]
+        assert urlsplit(link).path == "/admin/catalog/product/"
+        listed = browser.get(link).content.decode()
+        assert ("Of alice" in listed, "Of mallory" in listed) == (number > 0, False)
+
+    def test_rows_that_staff_may_not_see_are_not_counted(
+        self, staff: Callable[..., Client], user: User
+    ) -> None:
+        Product.objects.create(owner=user, title="Lamp", amount=1)
+
+        page = staff("Support").get(page_of(user)).content.decode()
+
+        assert "product" not in page.replace("user_products", "")
+
+    def test_a_user_is_deleted_with_sessions_and_products(
+        self, staff: Callable[..., Client], user: User, sign_in: SignIn
+    ) -> None:
+        sign_in(user)
+        Product.objects.create(owner=user, title="Lamp", amount=1)
+
+        url = f"/admin/accounts/user/{user.pk}/delete/"
+        assert staff().post(url, {"post": "yes"}).status_code == 302
+
+        assert not Product.objects.exists()
+        assert not Session.objects.exists()
+
+
+class TestGroups:
+    def test_support_does_not_manage_products(
+        self, staff: Callable[..., Client], user: User, sign_in: SignIn
+    ) -> None:
+        product = Product.objects.create(owner=user, title="Lamp", amount=1)
+        browser = staff("Support")
+
+        assert b"catalog/product" not in browser.get("/admin/").content
+        address = f"/admin/catalog/product/{product.pk}/change/"
+        assert browser.post(address, {"amount": "2"}).status_code == 403
+        susan = sign_in(User.objects.get(username="boss"))
+        assert susan.patch(f"{API}/product/{product.pk}", {"amount": 2}).status_code == 403
+
+    def test_the_catalog_group_sees_nobody(self, staff: Callable[..., Client], user: User) -> None:
+        browser = staff("Catalog")
+
+        for path in ("user", "session", "event"):
+            assert browser.get(f"/admin/accounts/{path}/").status_code == 403
+        assert browser.post(f"/admin/accounts/user/{user.pk}/end-sessions/").status_code == 403
