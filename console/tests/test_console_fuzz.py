@@ -16,6 +16,7 @@ from django.urls import reverse
 
 from accounts.models import User
 from catalog.models import Product
+from config.model_admin import LOOKUPS
 from conftest import SignIn
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -55,10 +56,14 @@ def query(**parameters: str) -> str:
 
 
 def lookups(model: type[Model]) -> Iterator[str]:
-    """Yield every lookup of every field, and some through every relation."""
+    """Yield the lookups of every field (those that are rejected once for each type), and more."""
+    seen: set[tuple[type[Any], str]] = set()
     for field in model._meta.get_fields():
         yield field.name
-        yield from (f"{field.name}__{name}" for name in getattr(field, "get_lookups", dict)())
+        for name in getattr(field, "get_lookups", dict)():
+            if name in LOOKUPS or (type(field), name) not in seen:
+                seen.add((type(field), name))
+                yield f"{field.name}__{name}"
         for remote in field.related_model._meta.get_fields() if field.related_model else ():
             yield f"{field.name}__{remote.name}__exact"
 
@@ -164,7 +169,7 @@ def test_a_page_of_the_site_is_rejected_or_shown(console: Client) -> None:
     }
     values = [quote(value, errors="surrogatepass") for value in VALUES]
     paths = [
-        *(f"/admin/r/{number}/{value}/" for number in range(1, 12) for value in values),
+        *(f"/admin/r/{number}/{value}/" for number in range(1, 12, 4) for value in values),
         *(f"/admin/r/{value}/1/" for value in values),
         *(autocomplete(term=value) for value in VALUES),
         *(autocomplete(page=value) for value in VALUES),
@@ -186,7 +191,8 @@ def test_a_form_without_a_session_is_rejected_or_shown_again(page: str, settings
     stranger = Client(raise_request_exception=False)
     names = ["username", "password", "old_password", "new_password1", "new_password2", "next"]
     known = dict.fromkeys(names, "a rainy night in June")
-    bodies = [known | {name: value.replace("\ud800", "")} for name in names for value in VALUES]
+    texts = [value.replace("\ud800", "") for value in VALUES]
+    bodies = [known | {name: text} for name, text in zip(itertools.cycle(names), texts * 3)]
 
     check(
         ((f"{page} {body}", stranger.post(f"/admin/{page}/", body)) for body in bodies),
