@@ -10,9 +10,10 @@ MANAGE := $(VENV)/bin/python manage.py
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: $(VENV)/installed ## Set up what is missing, then serve on PORT (3000) with hot reload
+run: $(VENV)/installed ## Set up what is missing, then serve on PORT (3000) with hot reload, and send email
 	@$(MANAGE) setup
-	@exec env -u WEB_CONCURRENCY $(VENV)/bin/gunicorn --reload --workers 1
+	@$(MANAGE) mailworker --parent $$$$ & \
+		exec env -u WEB_CONCURRENCY $(VENV)/bin/gunicorn --reload --workers 1
 
 test: $(VENV)/installed ## Set up what is missing, then run the suite
 	@$(VENV)/bin/coverage erase

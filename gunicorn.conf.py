@@ -104,5 +104,7 @@ def post_worker_init(worker):
         worker.log.info("API      %s/api/v1", origin)
         worker.log.info("Docs     %s/api/v1/docs", origin)
         worker.log.info("Admin    %s/%s", origin, settings.ADMIN_PATH)
+        if settings.MAILBOX:
+            worker.log.info("Mail     %s/mail", origin)
         worker.log.info("Staff    .venv/bin/python manage.py createsuperuser")
         worker.log.info("Ctrl-C stops the service, and its database with it.")

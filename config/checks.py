@@ -9,12 +9,16 @@ never its value.
 import contextlib
 import importlib.metadata
 import importlib.util
+import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
+from email.utils import parseaddr
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ValidationError
+from django.core.validators import EmailValidator
 from django.db import DatabaseError, connection
 
 from config.secret_rules import secret_faults
@@ -79,10 +83,38 @@ RULES = {
         "gunicorn {release} is not a release that ops/server.py was tested with.",
         "Install requirements.txt, or run the restart tests and extend TESTED_GUNICORN.",
     ),
+    "config.E020": (
+        "EMAIL_URL is required outside DEBUG.",
+        "Set it to smtp+tls://user:password@host:587, or to none to disable email.",
+    ),
+    "config.E021": (
+        "EMAIL_URL must not be filemail or consolemail outside DEBUG.",
+        "Use smtp+tls://, smtp+ssl:// or none.",
+    ),
+    "config.E022": (
+        "PUBLIC_URL or FRONTEND_URL is required outside DEBUG while email is enabled.",
+        "Set PUBLIC_URL to the service's https origin, or FRONTEND_URL to the front end's.",
+    ),
+    "config.E023": (
+        "EMAIL_URL must use TLS outside DEBUG, unless its host is the loopback interface.",
+        "Use smtp+tls:// or smtp+ssl://.",
+    ),
+    "config.E024": (
+        "{name} must begin with https:// outside DEBUG.",
+        "Emails link there, and a page without TLS can be replaced on its way.",
+    ),
+    "config.E025": (
+        "DEFAULT_FROM_EMAIL must be an address, or a name with an address.",
+        "For example: Latchkey <no-reply@example.com>",
+    ),
 }
 # Prefixes of the gunicorn releases that the worker in ops/server.py passes its tests with.
 TESTED_GUNICORN = ("27.0.",)
 SERVER = "server"  # the tag of what is checked at the start of a server only
+DEVELOPMENT_MAILERS = {
+    "ops.mailbox.FileBackend",
+    "django.core.mail.backends.console.EmailBackend",
+}
 # What max_connections leaves to an ordinary role.
 AVAILABLE_CONNECTIONS = """
     SELECT current_setting('max_connections')::int,
@@ -232,6 +264,62 @@ def check_address(databases: Sequence[str] | None = None, **kwargs: Any) -> list
     return []
 
 
+def check_mailer(**kwargs: Any) -> list[CheckMessage]:
+    """Reject a production service whose emails go nowhere, or over the network in clear text."""
+    if settings.DEBUG or "EMAIL_URL" in settings.FAULTY_VARIABLES:
+        return []
+    if not settings.MAILER:
+        return [error("config.E020")]
+    if settings.MAILER["BACKEND"] in DEVELOPMENT_MAILERS:
+        return [error("config.E021")]
+    options = settings.MAILER["OPTIONS"]
+    if options.get("use_tls") or options.get("use_ssl") or is_loopback(options.get("host")):
+        return []
+    return [error("config.E023")]
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether mail to this host stays on the machine; with email disabled there is none."""
+    if host in {None, "localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def check_link_base(**kwargs: Any) -> list[CheckMessage]:
+    """Reject emails without a place to link to: it is never taken from a request's Host."""
+    bases = {"PUBLIC_URL", "FRONTEND_URL"}
+    if settings.DEBUG or not settings.EMAIL_ENABLED or bases & settings.FAULTY_VARIABLES:
+        return []
+    return [] if settings.PUBLIC_URL or settings.FRONTEND_URL else [error("config.E022")]
+
+
+def check_link_scheme(**kwargs: Any) -> list[CheckMessage]:
+    return [
+        error("config.E024", name=name)
+        for name in ("PUBLIC_URL", "FRONTEND_URL")
+        if not settings.DEBUG and getattr(settings, name).startswith("http://")
+    ]
+
+
+def check_sender(**kwargs: Any) -> list[CheckMessage]:
+    if not settings.EMAIL_ENABLED or "DEFAULT_FROM_EMAIL" in settings.FAULTY_VARIABLES:
+        return []
+    return [] if is_sender(settings.DEFAULT_FROM_EMAIL) else [error("config.E025")]
+
+
+def is_sender(text: str) -> bool:
+    """Tell whether a text is one address, as `a@b.example` or as `Name <a@b.example>`."""
+    _, address = parseaddr(text)
+    try:
+        EmailValidator(allowlist=["localhost"])(address)
+    except ValidationError:
+        return False
+    return text == address or text.endswith(f"<{address}>")
+
+
 CHECKS = (
     check_environment,
     check_required_secrets,
@@ -244,6 +332,10 @@ CHECKS = (
     check_bcrypt_rounds,
     check_ports,
     check_gunicorn,
+    check_mailer,
+    check_link_base,
+    check_link_scheme,
+    check_sender,
 )
 # Checks of the server alone: they ask the database and the network.
 SERVER_CHECKS = (check_connections, check_address)

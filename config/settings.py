@@ -11,6 +11,8 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
+import django
+
 from config import __version__, values
 from config.environment import Environment
 
@@ -68,6 +70,8 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W008",
     # config.E003 judges the secret, by the same rules as the others.
     "security.W009",
+    # EMAIL_URL=none is a choice; config.E021 rejects the development mailers.
+    "mail.E001",
     # HSTS for subdomains and preloading bind hosts that this service knows nothing of.
     "security.W005",
     "security.W021",
@@ -238,11 +242,50 @@ EVENT_RETENTION = timedelta(days=env.integer("EVENT_RETENTION_DAYS", 90, low=1, 
 REFRESH_GRACE = timedelta(seconds=env.integer("REFRESH_GRACE_SECONDS", 10, low=0, high=300))
 SESSION_LIMIT = env.integer("SESSION_LIMIT", 100, low=0, high=1_000_000)  # 0: none
 
+# Email and the links in it
+
+PUBLIC_URL = env.read(
+    "PUBLIC_URL", values.parse_link_base, f"http://localhost:{PORT}" if DEBUG else ""
+)
+FRONTEND_URL = env.read("FRONTEND_URL", values.parse_link_base, "")
+DEFAULT_FROM_EMAIL = env.text(
+    "DEFAULT_FROM_EMAIL", "Latchkey <latchkey@localhost>" if DEBUG else ""
+)
+DEFAULT_MAILER = values.file_mailer(str(BASE_DIR / ".data/mail")) if DEBUG else {}
+MAILER = env.read("EMAIL_URL", values.parse_mailer, DEFAULT_MAILER)
+EMAIL_ENABLED = MAILER not in ({}, values.NO_MAILER)
+# The directory of the development mailbox, which /mail shows.
+MAILBOX = MAILER["OPTIONS"].get("file_path") if DEBUG else None
+# Django 6.1 reads MAILERS and rejects the settings that 5.2 reads.
+if django.VERSION >= (6, 1):  # pragma: no cover - `make matrix` runs it.
+    MAILERS = {"default": MAILER or values.NO_MAILER}
+else:
+    EMAIL_BACKEND = (MAILER or values.NO_MAILER)["BACKEND"]
+    OPTIONS = (MAILER or values.NO_MAILER)["OPTIONS"]
+    EMAIL_FILE_PATH = OPTIONS.get("file_path")
+    EMAIL_HOST = OPTIONS.get("host", "localhost")
+    EMAIL_PORT = OPTIONS.get("port", 25)
+    EMAIL_HOST_USER = OPTIONS.get("username", "")
+    EMAIL_HOST_PASSWORD = OPTIONS.get("password", "")
+    EMAIL_USE_TLS = OPTIONS.get("use_tls", False)
+    EMAIL_USE_SSL = OPTIONS.get("use_ssl", False)
+    EMAIL_TIMEOUT = OPTIONS.get("timeout")
+EMAIL_RETENTION = timedelta(days=env.integer("EMAIL_RETENTION_DAYS", 14, low=1, high=3650))
+
+# Account lifecycle
+
+REGISTRATION = env.choice("REGISTRATION", ("open", "verified"), "open")
+RESET_LIFETIME = timedelta(minutes=env.integer("RESET_MINUTES", 30, low=5, high=120))
+FRESH_LIFETIME = timedelta(minutes=env.integer("FRESH_MINUTES", 10, low=1, high=1440))
+UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
+TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
+
 # Limits: how many, in how many seconds
 
 AUTH_RATE_LIMIT = env.rate("AUTH_RATE_LIMIT", "5/m")
 AUTH_READ_LIMIT = env.rate("AUTH_READ_LIMIT", "60/m")
 LOGIN_FAILURE_LIMIT = env.rate("LOGIN_FAILURE_LIMIT", "10/15m")
+EMAIL_LIMIT = env.rate("EMAIL_LIMIT", "3/h")
 RATELIMIT_FAIL_OPEN = True  # api.throttling counts again where the cache lost a key.
 
 # REST framework

@@ -12,6 +12,7 @@ from pytest_django import Settings
 
 from config import checks
 from config.secret_rules import secret_faults
+from config.values import NO_MAILER, parse_mailer
 
 GOOD = {
     "SECRET": ["q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0", "R6tKx2Nw9Vb4Qm7Zc1Yh8Jp3Ls5Df0Ga"],
@@ -32,6 +33,10 @@ def production(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.WEB_CONCURRENCY = 2
     settings.CACHE_URL = "redis://localhost"
     settings.BCRYPT_ROUNDS = 14
+    settings.MAILER = parse_mailer("smtp+tls://user:word@smtp.example.com")
+    settings.EMAIL_ENABLED = True
+    settings.DEFAULT_FROM_EMAIL = "Latchkey <no-reply@example.com>"
+    settings.PUBLIC_URL, settings.FRONTEND_URL = "https://api.example.com", ""
     postgres = "django.db.backends.postgresql"
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", postgres)
 
@@ -174,12 +179,98 @@ def test_bcrypt_has_a_lowest_cost(settings: Settings) -> None:
     assert found() == ["config.E010"]
 
 
+class TestEmail:
+    def test_a_mailer_is_required(self, settings: Settings) -> None:
+        settings.MAILER, settings.EMAIL_ENABLED = {}, False
+
+        assert found() == ["config.E020"]
+
+    def test_disabled_email_needs_no_sender_and_no_links(self, settings: Settings) -> None:
+        settings.MAILER, settings.EMAIL_ENABLED = NO_MAILER, False
+        settings.DEFAULT_FROM_EMAIL = settings.PUBLIC_URL = ""
+
+        assert found() == []
+
+    @pytest.mark.parametrize("url", ["filemail:///tmp/mail", "consolemail://"])
+    def test_development_mailers_are_for_development(self, settings: Settings, url: str) -> None:
+        settings.MAILER = parse_mailer(url)
+
+        assert found() == ["config.E021"]
+
+    def test_links_need_a_base(self, settings: Settings) -> None:
+        settings.PUBLIC_URL = ""
+        assert found() == ["config.E022"]
+
+        settings.FRONTEND_URL = "https://app.example.com"
+        assert found() == []
+
+    @pytest.mark.parametrize(
+        ("url", "faults"),
+        [
+            ("smtp://smtp.example.com", ["config.E023"]),
+            ("smtp://10.0.0.5:25", ["config.E023"]),
+            ("smtp://localhost.example.com", ["config.E023"]),
+            ("smtp://localhost", []),
+            ("smtp://127.0.0.2:1025", []),
+            ("smtp://[::1]", []),
+            ("smtp+ssl://smtp.example.com", []),
+        ],
+    )
+    def test_passwords_and_links_are_sent_over_tls(
+        self, settings: Settings, url: str, faults: list[str]
+    ) -> None:
+        settings.MAILER = parse_mailer(url)
+
+        assert found() == faults
+
+    def test_links_lead_to_https(self, settings: Settings) -> None:
+        settings.PUBLIC_URL = "http://api.example.com"
+        settings.FRONTEND_URL = "http://app.example.com"
+
+        assert found() == ["config.E024", "config.E024"]
+
+    @pytest.mark.parametrize(
+        ("sender", "is_good"),
+        [
+            ("a@example.com", True),
+            ("Shop <a@example.com>", True),
+            ("Shop & Sons, Ltd. <a@example.com>", False),
+            ('"Shop & Sons, Ltd." <a@example.com>', True),
+            *(
+                ("", False),
+                ("Shop", False),
+                ("<>", False),
+                ("a@", False),
+                ("a b@example.com", False),
+            ),
+            *(
+                ("a@example.com, b@example.com", False),
+                ("a@example.com\nBcc: b@example.com", False),
+            ),
+        ],
+    )
+    def test_the_sender_is_an_address(self, settings: Settings, sender: str, is_good: bool) -> None:
+        settings.DEFAULT_FROM_EMAIL = sender
+
+        assert found() == ([] if is_good else ["config.E025"])
+
+    def test_every_fault_says_what_to_do(self, settings: Settings) -> None:
+        settings.MAILER = parse_mailer("smtp://smtp.example.com")
+        settings.PUBLIC_URL, settings.DEFAULT_FROM_EMAIL = "http://api.example.com", ""
+
+        messages = [message for check in checks.CHECKS for message in check()]
+        assert len(messages) == 3
+        assert all(message.hint for message in messages)
+
+
 def test_debug_relaxes_this_and_nothing_else(settings: Settings) -> None:
     settings.DEBUG = True
     settings.ALLOWED_HOSTS = []
     settings.CORS_ALLOW_ALL_ORIGINS = True
     settings.CACHE_URL = ""
     settings.BCRYPT_ROUNDS = 4
+    settings.MAILER = parse_mailer("smtp://smtp.example.com")
+    settings.PUBLIC_URL = "http://api.example.com"
     assert found() == []
 
     settings.SECRETS["SECRET"] = ["weak"]

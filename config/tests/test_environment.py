@@ -6,6 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 
 from config.environment import Environment
@@ -80,6 +81,34 @@ from ops import files
         ("DATABASE_URL", "postgres://user:p/ss@host/name"),
         ("DATABASE_URL", "postgres://user:p@ss@host/name"),
         ("DATABASE_URL", f"postgres://user:word@host/{'n' * 64}"),
+        ("ADMIN_PATH", "mail"),
+        ("ADMIN_PATH", "account/admin"),
+        ("EMAIL_URL", "smtp.example.com"),
+        ("EMAIL_URL", "smtps://smtp.example.com"),
+        ("EMAIL_URL", "smtp+tls://"),
+        ("EMAIL_URL", "smtp+tls://user:word@smtp.example.com:port"),
+        ("EMAIL_URL", "smtp+tls://user:wo/rd@smtp.example.com:587"),
+        ("EMAIL_URL", "smtp+tls://user:wo#rd@smtp.example.com:587"),
+        ("EMAIL_URL", "smtp+tls://smtp.example.com/path"),
+        ("EMAIL_URL", "smtp+tls://smtp.example.com?timeout=5"),
+        ("EMAIL_URL", "filemail://relative"),
+        ("EMAIL_URL", "filemail://"),
+        ("EMAIL_URL", "consolemail://x"),
+        ("EMAIL_URL", "None"),
+        ("EMAIL_LIMIT", "3"),
+        ("PUBLIC_URL", "api.example.com"),
+        ("PUBLIC_URL", "https://api.example.com?x=1"),
+        ("PUBLIC_URL", "https://api.example.com#x"),
+        ("PUBLIC_URL", "https://user:word@api.example.com"),
+        ("PUBLIC_URL", "https://api.example.com:port"),
+        ("FRONTEND_URL", "javascript:alert(1)"),
+        ("FRONTEND_URL", "https://"),
+        ("REGISTRATION", "closed"),
+        ("RESET_MINUTES", "4"),
+        ("RESET_MINUTES", "121"),
+        ("FRESH_MINUTES", "0"),
+        ("UNDO_DAYS", "-1"),
+        ("EMAIL_RETENTION_DAYS", "0"),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "INFO\nDEBUG"),
         ("SECRET", "two\nlines"),
@@ -521,6 +550,76 @@ def test_a_proxy_is_believed_only_where_there_is_one(monkeypatch: pytest.MonkeyP
 
     assert without["SECURE_PROXY_SSL_HEADER"] is None
     assert behind["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+
+
+class TestEmail:
+    def test_a_url_may_hold_what_urls_escape(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = "smtp+tls://us%40er:p%2Fw%23+@smtp.example.com"
+        options = load(monkeypatch, EMAIL_URL=url)["MAILER"]["OPTIONS"]
+
+        assert (options["username"], options["password"]) == ("us@er", "p/w#+")
+        assert (options["host"], options["port"]) == ("smtp.example.com", 587)
+        assert (options["use_tls"], options["use_ssl"]) == (True, False)
+
+    @pytest.mark.parametrize(
+        ("scheme", "port", "tls", "ssl"),
+        [
+            ("smtp", 25, False, False),
+            ("smtp+tls", 587, True, False),
+            ("smtp+ssl", 465, False, True),
+        ],
+    )
+    def test_django_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, scheme: str, port: int, tls: bool, ssl: bool
+    ) -> None:
+        settings = load(monkeypatch, EMAIL_URL=f"{scheme}://user:word@smtp.example.com")
+
+        if django.VERSION >= (6, 1):
+            mailer = settings["MAILERS"]["default"]
+            assert mailer["BACKEND"] == "django.core.mail.backends.smtp.EmailBackend"
+            options = mailer["OPTIONS"]
+            told = [options[name] for name in ("host", "port", "use_tls", "use_ssl")]
+        else:
+            names = ("EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL")
+            told = [settings[name] for name in names]
+        assert told == ["smtp.example.com", port, tls, ssl]
+
+    def test_in_development_email_goes_to_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = load(monkeypatch, DEBUG="true", EMAIL_URL="", PORT="4000")
+
+        assert settings["MAILBOX"] == str(ROOT / ".data/mail")
+        assert settings["EMAIL_ENABLED"]
+        assert settings["PUBLIC_URL"] == "http://localhost:4000"
+        assert settings["DEFAULT_FROM_EMAIL"] == "Latchkey <latchkey@localhost>"
+
+    def test_in_production_nothing_is_assumed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = load(monkeypatch, EMAIL_URL="")
+
+        assert settings["MAILER"] == {}
+        assert not settings["EMAIL_ENABLED"]
+        assert settings["PUBLIC_URL"] == settings["DEFAULT_FROM_EMAIL"] == ""
+
+    def test_a_directory_may_have_any_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = load(monkeypatch, DEBUG="true", EMAIL_URL="filemail:///srv/my%20mail+box")
+
+        assert settings["MAILBOX"] == "/srv/my mail+box"
+        assert load(monkeypatch, EMAIL_URL="filemail:///tmp/mail")["MAILBOX"] is None
+
+    def test_a_fault_does_not_show_the_password(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        [fault] = read(monkeypatch, EMAIL_URL="smtp+tls://user:my-word@smtp.example.com:port")
+
+        assert fault.startswith("EMAIL_URL must be smtp+tls://user:password@host:port")
+        assert "my-word" not in fault
+
+    def test_the_slash_at_the_end_of_a_base_is_dropped(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = load(
+            monkeypatch, PUBLIC_URL="https://[::1]:3000/", FRONTEND_URL="https://a.example/de/"
+        )
+
+        assert settings["PUBLIC_URL"] == "https://[::1]:3000"
+        assert settings["FRONTEND_URL"] == "https://a.example/de"
 
 
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ GOOD = {
     "DATABASE_URL": "postgres://latchkey:word@127.0.0.1:1/latchkey",
     "ALLOWED_HOSTS": "api.example.com",
     "CACHE_URL": "redis://127.0.0.1:1/0",
+    "EMAIL_URL": "none",
 }
 MANAGE = [sys.executable, "manage.py"]
 GUNICORN = [str(Path(sys.executable).with_name("gunicorn"))]

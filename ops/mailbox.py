@@ -1,0 +1,113 @@
+"""
+The development mailbox: emails as `.eml` files, and pages at /mail that show them.
+
+The pages exist with DEBUG and `filemail` only: an email holds links that open accounts.
+"""
+
+import logging
+import re
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import EmailMessage as DjangoMessage
+from django.core.mail.backends.base import BaseEmailBackend
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.views import View
+
+from api.middleware import PAGE_POLICY
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 200
+LINK = re.compile(r"https?://\S+")
+# The HTML part of an email is shown without script, style, remote content or an origin.
+SANDBOX_POLICY = "sandbox; default-src 'none'"
+
+
+class FileBackend(BaseEmailBackend):
+    """Write each email to a file of its own; in development also log its first link."""
+
+    def __init__(self, *, file_path: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        # Django 5.2 passes no options; Django 6.1 passes those of MAILERS.
+        self.directory = Path(file_path or settings.EMAIL_FILE_PATH)
+
+    def send_messages(self, email_messages: Sequence[DjangoMessage]) -> int:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for message in email_messages:
+            name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{uuid.uuid4().hex[:8]}"
+            unfinished = self.directory / f"{name}.tmp"
+            unfinished.write_bytes(message.message().as_bytes())
+            unfinished.rename(unfinished.with_suffix(".eml"))
+            if settings.MAILBOX:
+                log_link(message)
+        return len(email_messages)
+
+
+def log_link(message: DjangoMessage) -> None:
+    link = LINK.search(str(message.body))
+    fields = ", ".join(message.to), message.subject, link[0] if link else "no link"
+    logger.info("Email to %s: %s (%s)", *fields)
+
+
+class MailboxView(View):
+    """The list of emails, newest first."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if not (settings.DEBUG and settings.MAILBOX):
+            raise Http404
+        response = super().dispatch(request, *args, **kwargs)
+        response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+        response.headers["Referrer-Policy"] = "no-referrer"
+        return response
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        emails = [(path.stem, read(path)) for path in files()[:SHOWN]]
+        return render(request, "ops/mailbox.html", {"emails": emails})
+
+
+class MailView(MailboxView):
+    """One email: its headers and its text part."""
+
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:  # type: ignore[override]
+        email = find(name)
+        context = {"name": name, "email": email, "headers": email.items()}
+        context["text"] = part(email, "plain")
+        return render(request, "ops/mail.html", context)
+
+
+class MailHTMLView(MailboxView):
+    """The HTML part of an email, in a sandbox."""
+
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:  # type: ignore[override]
+        policy = {"Content-Security-Policy": SANDBOX_POLICY}
+        return HttpResponse(part(find(name), "html"), headers=policy)
+
+
+def files() -> list[Path]:
+    return sorted(Path(settings.MAILBOX or "").glob("*.eml"), reverse=True)
+
+
+def read(path: Path) -> EmailMessage:
+    return message_from_bytes(path.read_bytes(), policy=policy.default)
+
+
+def find(name: str) -> EmailMessage:
+    """Return an email by its name in the list; a name from the URL never becomes a path."""
+    for path in files():
+        if path.stem == name:
+            return read(path)
+    raise Http404
+
+
+def part(email: EmailMessage, kind: str) -> str:
+    body = email.get_body((kind,))
+    return str(body.get_content()) if body else ""
