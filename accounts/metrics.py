@@ -3,18 +3,38 @@
 from collections.abc import Iterator
 
 from django.core.cache import cache
+from django.db import connection
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from accounts.models import Session
+from accounts.models import OutgoingEmail, Session
 
 ACTIVE_SESSIONS_KEY = "metrics:active-sessions"
-ACTIVE_SESSIONS_FRESH = 60  # seconds; it is a count over the table
+EMAILS_KEY = "metrics:emails"
+FRESH = 60  # seconds; both are counts over a table
+DUE = """
+    SELECT count(*), coalesce(extract(epoch FROM statement_timestamp() - min(due_at)), 0)::float
+      FROM accounts_outgoingemail
+     WHERE sent_at IS NULL AND failed_at IS NULL AND due_at <= statement_timestamp()
+"""
+OUTCOMES = """
+    SELECT kind, CASE WHEN sent_at IS NOT NULL THEN 'sent' WHEN failed_at IS NOT NULL THEN 'failed'
+                      WHEN error <> '' THEN 'deferred' ELSE 'waiting' END AS outcome, count(*)
+      FROM accounts_outgoingemail GROUP BY kind, outcome
+"""
 
 
 def collect() -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "latchkey_active_sessions", "Sessions that are active.", value=active_sessions()
     )
+    due, oldest = rows(DUE)[0]
+    yield GaugeMetricFamily("latchkey_mail_due", "Emails that are due.", value=due)
+    yield GaugeMetricFamily(
+        "latchkey_mail_oldest_seconds",
+        "How long ago the oldest email that is due became due.",
+        value=oldest,
+    )
+    yield emails()
 
 
 def active_sessions() -> int:
@@ -22,5 +42,27 @@ def active_sessions() -> int:
     count = cache.get(ACTIVE_SESSIONS_KEY)
     if not isinstance(count, int):
         count = Session.objects.active().count()
-        cache.set(ACTIVE_SESSIONS_KEY, count, ACTIVE_SESSIONS_FRESH)
+        cache.set(ACTIVE_SESSIONS_KEY, count, FRESH)
     return count
+
+
+def emails() -> Metric:
+    """Count the emails; the worker is another process, so the table is read."""
+    metric = GaugeMetricFamily(
+        "latchkey_mails",
+        "Emails in the outbox, by kind and outcome, until they are pruned.",
+        labels=["kind", "outcome"],
+    )
+    counts = cache.get_or_set(EMAILS_KEY, lambda: rows(OUTCOMES), FRESH) or []
+    found = {(kind, outcome): count for kind, outcome, count in counts}
+    for kind in OutgoingEmail.Kind.values:
+        for outcome in ("sent", "failed", "deferred", "waiting"):
+            metric.add_metric([kind, outcome], found.get((kind, outcome), 0))
+    return metric
+
+
+def rows(statement: str) -> list[list[float]]:
+    """Run a query; lists, because the shared cache may keep JSON."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return [list(row) for row in cursor.fetchall()]

@@ -70,6 +70,7 @@ def ours(postgres: Postgres, redis: Redis | None, database: str = "latchkey") ->
         "ALLOWED_HOSTS": "localhost,127.0.0.1",
         "CACHE_URL": redis.url if redis else "",
         "DEBUG": "false",
+        "EMAIL_URL": "none",
         "WEB_CONCURRENCY": str(WORKERS),
         "WEB_THREADS": str(THREADS),
         "HASHING_PLACES": "1",

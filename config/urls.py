@@ -3,6 +3,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from api.views import DocsView, SchemaView
+from ops.mailbox import MailboxView, MailHTMLView, MailView
 
 api: list[URLPattern | URLResolver] = [
     path("", include("catalog.urls")),
@@ -14,6 +15,11 @@ api: list[URLPattern | URLResolver] = [
 urlpatterns = [
     path("api/v1/", include(api)),
     path("", include("health.urls")),
+    path("mail", MailboxView.as_view(), name="mailbox"),
+    path("mail/<str:name>", MailView.as_view(), name="mail"),
+    path("mail/<str:name>/html", MailHTMLView.as_view(), name="mail-html"),
 ]
+if not settings.FRONTEND_URL:
+    urlpatterns.append(path("account/", include("accounts.pages")))
 if settings.ADMIN_ENABLED:
     urlpatterns.append(path(settings.ADMIN_PATH, admin.site.urls))

@@ -3,13 +3,16 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
+from django.db.models.functions import Now
 from prometheus_client.parser import text_string_to_metric_families
 
+from accounts.models import OutgoingEmail, User
 from conftest import API, PASSWORD
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import free_port
@@ -91,6 +94,27 @@ def test_a_limit_that_is_reached_is_counted(watched: Watched) -> None:
     assert samples[key] == codes.count(429)
 
 
+def test_the_outbox_is_counted(watched: Watched, make_user: Callable[..., User]) -> None:
+    user, emails = make_user(), OutgoingEmail.objects
+    rows = [
+        emails.enqueue("email_changed", user, address=f"{number}@example.com")
+        for number in range(5)
+    ]
+    emails.filter(pk=rows[0].pk).update(due_at=Now() - timedelta(minutes=3))
+    rows[1].mark_sent()
+    rows[2].fail("550 no such user")
+    rows[3].defer("451 later")
+    emails.filter(pk=rows[3].pk).update(due_at=Now() + timedelta(minutes=3))
+
+    samples = watched.read()
+
+    assert samples["latchkey_mail_due",] == 2
+    assert 180 <= samples["latchkey_mail_oldest_seconds",] < 240
+    for outcome, count in {"sent": 1, "failed": 1, "deferred": 1, "waiting": 2}.items():
+        assert samples["latchkey_mails", "email_changed", outcome] == count
+        assert samples["latchkey_mails", "invitation", outcome] == 0
+
+
 def test_what_a_process_counted_outlives_it(watched: Watched) -> None:
     for _ in range(20):
         watched.ask("GET", "/health/live")
@@ -135,3 +159,4 @@ def test_without_a_database_the_rest_is_still_told(tmp_path: Path) -> None:
     assert samples["latchkey_check_ok", "database"] == 0
     assert samples["latchkey_check_ok", "cache"] == 1
     assert ("latchkey_active_sessions",) not in samples
+    assert ("latchkey_mail_due",) not in samples

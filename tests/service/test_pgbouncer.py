@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from accounts.models import OutgoingEmail, User
 from config import checks
 from conftest import PASSWORD
 from ops.management.commands import doctor
 from tests.rig.gunicorn import Server, database_url, serve
 from tests.rig.machine import free_port, wait_for
+from tests.rig.smtp import MailServer, worker
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 
@@ -90,6 +93,31 @@ def test_the_main_flow(pooled: dict[str, str], tmp_path: Path) -> None:
         assert server.ask("GET", "/health/ready")[0].status == 200
         with ThreadPoolExecutor(12) as clients:
             list(clients.map(live, [server] * 12, range(1, 13)))
+
+
+@needs_pgbouncer
+@pytest.mark.django_db(transaction=True)
+def test_workers_send_each_email_once(
+    pooled: dict[str, str], make_user: Callable[..., User], tmp_path: Path
+) -> None:
+    """Two connections for all: what one worker left on one, another would find."""
+    user, addresses = make_user(), [f"user-{number}@example.com" for number in range(30)]
+    for address in addresses:
+        OutgoingEmail.objects.enqueue("email_changed", user, address=address)
+    for identity in ("alice", "nobody"):
+        OutgoingEmail.objects.enqueue_entered(
+            "reset_password", identity, client_address="192.0.2.1"
+        )
+    with (
+        MailServer() as mail,
+        worker(tmp_path / "one", EMAIL_URL=mail.url, **pooled),
+        worker(tmp_path / "two", EMAIL_URL=mail.url, **pooled),
+    ):
+        assert mail.wait_for(31, seconds=60)
+        time.sleep(1)
+
+    assert sorted(mail.recipients) == sorted([*addresses, "alice@example.com"])
+    assert not OutgoingEmail.objects.filter(sent_at=None).exists()
 
 
 def live(server: Server, number: int) -> None:
