@@ -81,7 +81,9 @@ def secret_files(image: Image) -> dict[str, str]:
     directory.mkdir(exist_ok=True)
     names = compose("docker-compose.prod.yml", **PRODUCTION)["secrets"]
     for name in names:
-        secret = Postgres.PASSWORD if name == "db_password" else secrets.token_urlsafe(48)
+        secret = {"db_password": Postgres.PASSWORD, "email_url": "none"}.get(
+            name, secrets.token_urlsafe(48)
+        )
         (directory / name).write_text(f"{secret}\n")
     return {f"/run/secrets/{name}": str(directory / name) for name in names}
 
@@ -175,11 +177,11 @@ def test_production_is_closed_bounded_and_comes_back() -> None:
     services = compose("docker-compose.prod.yml", **PRODUCTION)["services"]
 
     assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
-    for name in ("migrate", "web", "prune"):
+    for name in ("migrate", "web", "prune", "mail"):
         assert services[name]["read_only"]
         assert services[name]["cap_drop"] == ["ALL"]
         assert "volumes" not in services[name]
-    for name in ("web", "prune", "proxy", "database", "cache"):
+    for name in ("web", "prune", "mail", "proxy", "database", "cache"):
         assert services[name]["restart"] == "unless-stopped"
         assert services[name]["deploy"]["resources"]["limits"]["memory"]
 

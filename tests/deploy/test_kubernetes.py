@@ -17,6 +17,7 @@ FILES = manifests()
 KUSTOMIZATION = FILES.pop("kustomization.yaml")
 POD_TEMPLATES = {
     "deployment.yaml": FILES["deployment.yaml"]["spec"]["template"],
+    "mail.yaml": FILES["mail.yaml"]["spec"]["template"],
     "migrate.yaml": FILES["migrate.yaml"]["spec"]["template"],
     "prune.yaml": FILES["prune.yaml"]["spec"]["jobTemplate"]["spec"]["template"],
 }
