@@ -16,8 +16,8 @@ from django.urls import reverse
 
 from accounts.models import User
 from catalog.models import Product
-from config.model_admin import LOOKUPS
 from conftest import SignIn
+from console.model_admin import LOOKUPS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
