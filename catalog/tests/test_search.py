@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from catalog.models import Product, has_trigram
 from catalog.tests.test_lists import PRODUCT, rejected, walk
-from conftest import SignIn, User
+from conftest import SignIn
 
 ORDERINGS = ["created_at", "-created_at", "title", "-title", "amount", "-amount"]
 # How many rows a step of a search reads in these tests, of a table of so many.

@@ -178,12 +178,12 @@ def test_values_are_json(shared: Redis) -> None:
     assert sorted(map(str, stored)) == sorted(map(str, [*values.values(), {"b": 2}]))
 
 
-@pytest.mark.parametrize("backend", ["caches.SharedCache", "local_cache.LocalCache"])
+@pytest.mark.parametrize("backend", ["cache.SharedCache", "local_cache.LocalCache"])
 def test_what_is_no_json_is_rejected_with_and_without_redis(
     shared: Redis, backend: str, settings: Settings
 ) -> None:
     location = {"LOCATION": shared.url} if "Shared" in backend else {}
-    settings.CACHES = {"default": {"BACKEND": f"config.{backend}", **location}}
+    settings.CACHES = {"default": {"BACKEND": f"ops.{backend}", **location}}
 
     for store in (cache.set, cache.add):
         with pytest.raises(TypeError, match="not JSON serializable"):
