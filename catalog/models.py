@@ -1,6 +1,5 @@
 import re
 import unicodedata
-from typing import Any
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -12,28 +11,12 @@ from django.db import models
 from django.db.models.functions import Concat, Left
 from django.utils import timezone
 
+from api.text import LineField, MultilineField
+
 LARGEST_AMOUNT = 2**31 - 1
 LONGEST_DESCRIPTION = 10_000
 LONGEST_SEARCH = 200
 MAXIMUM_WORDS = 6
-
-
-class NormalizedCharField(models.CharField):  # type: ignore[type-arg]  # not generic when run
-    """Text that is stored in NFKC and without outer whitespace, however it is written."""
-
-    def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
-        # Normalization is quadratic in combining marks; what is this long is too long in any form.
-        if text is None or len(text) > 4 * (self.max_length or 0):
-            return text
-        return unicodedata.normalize("NFKC", text).strip()
-
-    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        value = super().pre_save(model_instance, add)
-        if isinstance(value, str):  # Not an expression.
-            value = self.to_python(value)
-            setattr(model_instance, self.attname, value)
-        return value
 
 
 class Fold(models.Func):
@@ -95,8 +78,8 @@ class Product(models.Model):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, related_name="products", db_index=False
     )
-    title = NormalizedCharField(max_length=200)
-    description = models.TextField(max_length=LONGEST_DESCRIPTION, blank=True, default="")
+    title = LineField(max_length=200)
+    description = MultilineField(max_length=LONGEST_DESCRIPTION, blank=True, default="")
     amount = models.IntegerField(
         validators=[MinValueValidator(0), MaxValueValidator(LARGEST_AMOUNT)]
     )

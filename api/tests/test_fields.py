@@ -55,6 +55,11 @@ def test_a_long_text_has_one_fault(field: str, value: str) -> None:
     assert validate(**{field: value})[1] == {field: ["max_length"]}
 
 
+@pytest.mark.parametrize("field", ["text", "line"])
+def test_a_long_run_of_combining_marks_is_rejected(field: str) -> None:
+    assert validate(**{field: "\u0315\u0327" * 16})[1] == {field: ["invalid"]}
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

@@ -31,11 +31,6 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunSQL(FUNCTIONS, DROP),
-        migrations.AlterField(
-            model_name="product",
-            name="title",
-            field=catalog.models.NormalizedCharField(max_length=200),
-        ),
         migrations.AddField(
             model_name="product",
             name="search_text",

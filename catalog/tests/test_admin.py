@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from importlib import import_module
 
+import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group
 from django.core.management import call_command
@@ -49,6 +50,23 @@ def test_the_catalog_group_manages_products_and_sees_nobody(
     assert "email" not in device.get(f"{API}/users/{user.pk}").json()
     assert device.patch(address, {"amount": 2}).status_code == 200
     assert device.delete(address).status_code == 204
+
+
+@pytest.mark.parametrize("field", ["title", "description"])
+def test_forms_reject_unsafe_text(make_user: Callable[..., User], field: str) -> None:
+    boss = make_user("boss", is_staff=True, is_superuser=True)
+    product = Product.objects.create(owner=boss, title="Lamp", amount=1)
+    form = {"title": "Lamp", "description": "", "amount": 1, "owner": boss.pk}
+    console = console_of(boss)
+
+    for page in ("add", f"{product.pk}/change"):
+        body = form | {field: "a" + "\u0315\u0327" * 16}
+        response = console.post(f"/admin/catalog/product/{page}/", body)
+        assert "At most 30 combining marks in a row are allowed." in response.content.decode()
+
+    product.refresh_from_db()
+    assert (product.title, product.description) == ("Lamp", "")
+    assert Product.objects.count() == 1
 
 
 def test_a_product_is_called_by_its_title() -> None:

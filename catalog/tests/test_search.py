@@ -114,7 +114,7 @@ class TestTitles:
 
         for length in (800, 801, 500_000):
             with pytest.raises(ValidationError):
-                Product(owner=user, title="\u0315" * length, amount=1).full_clean()
+                Product(owner=user, title="x" * length, amount=1).full_clean()
 
         assert max(seen) == 800
 
