@@ -51,7 +51,7 @@ class StrictIntegerField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
-class IdField(serializers.IntegerField):
+class QueryIntegerField(serializers.IntegerField):
     """An id in a query string; `int` alone accepts "+1", "1_0" and digits of other scripts."""
 
     def to_internal_value(self, data: Any) -> int:

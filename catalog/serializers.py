@@ -3,7 +3,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from api.fields import IdField, LineField, StrictIntegerField, StringField
+from api.fields import LineField, QueryIntegerField, StrictIntegerField, StringField
 from catalog.models import (
     LARGEST_AMOUNT,
     LONGEST_SEARCH,
@@ -25,7 +25,7 @@ ORDERINGS = ("-created_at", "created_at", "-title", "title", "-amount", "amount"
     ]
 )
 class ProductSerializer(serializers.Serializer[Product]):
-    """A plain serializer: one of a model looks at the model with each request."""
+    """A plain serializer; a ModelSerializer inspects the model in each request."""
 
     id = serializers.IntegerField(read_only=True)
     title = LineField(max_length=200)
@@ -47,7 +47,7 @@ class ProductSerializer(serializers.Serializer[Product]):
         return product
 
     def to_representation(self, product: Product) -> dict[str, Any]:
-        # By hand: the fields would take longer for each row than the query did.
+        # The fields of the serializer take longer for each row than the query.
         return {
             "id": product.pk,
             "title": product.title,
@@ -63,7 +63,7 @@ NO_FILTERS: dict[str, Any] = {"search": "", "ordering": ORDERINGS[0]}
 
 
 class ProductFilterSerializer(serializers.Serializer[Product]):
-    """The filters and the order of the list, from the query string."""
+    """The query parameters of the list."""
 
     search = StringField(
         max_length=LONGEST_SEARCH,
@@ -72,7 +72,9 @@ class ProductFilterSerializer(serializers.Serializer[Product]):
         help_text=f"Up to {MAXIMUM_WORDS} words, each in the title or the description, in any "
         "letter case. A word needs three consecutive letters or digits.",
     )
-    owner = IdField(min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user.")
+    owner = QueryIntegerField(
+        min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user."
+    )
     ordering = serializers.ChoiceField(ORDERINGS, default=ORDERINGS[0])
 
     def validate_search(self, search: str) -> str:

@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 from rest_framework import serializers
 
-from api.fields import IdField, LineField, StrictIntegerField, StringField
+from api.fields import LineField, QueryIntegerField, StrictIntegerField, StringField
 
 
 class ThingSerializer(serializers.Serializer[Any]):
     text = StringField(max_length=10, allow_blank=True, trim_whitespace=False)
     line = LineField(max_length=10)
     number = StrictIntegerField(min_value=0, max_value=9)
-    id = IdField(min_value=1, max_value=2**63 - 1)
+    id = QueryIntegerField(min_value=1, max_value=2**63 - 1)
 
 
 GOOD = {"text": " a\nb ", "line": " ｏne ", "number": 3, "id": "7"}

@@ -349,7 +349,7 @@ class TestConsole:
         expected = {
             "zirconium": f"{TABLE // 499} products",
             "bananana": "0 products",
-            "brass": "More rows match than are shown.",
+            "brass": "Too many rows match",
             "uneven brass": "0 products",
             "%%%": "Each word needs three consecutive letters or digits.",
         }

@@ -117,7 +117,7 @@ class TestSetup:
         settings.BASE_DIR = tmp_path
         settings.DEBUG = True
         (tmp_path / ".env").write_text("PORT=1\n")
-        monkeypatch.setattr(setup, "refuse_taken_port", lambda host, port: None)
+        monkeypatch.setattr(setup, "reject_taken_port", lambda host, port: None)
 
         run("setup")
 
@@ -133,10 +133,10 @@ class TestSetup:
             port = taken.getsockname()[1]
 
             with pytest.raises(CommandError, match=f"{port}.*PORT=") as raised:
-                setup.refuse_taken_port(host, port)
+                setup.reject_taken_port(host, port)
 
         assert "\n" not in str(raised.value)
-        setup.refuse_taken_port(host, port)
+        setup.reject_taken_port(host, port)
 
 
 def test_a_superuser_without_a_dialogue_has_a_valid_password(

@@ -165,7 +165,7 @@ def test_seeddemo_is_rejected_in_production() -> None:
     result = start([*MANAGE, "seeddemo"], GOOD | {"DATABASE_URL": database_url()})
 
     assert result.returncode == 1
-    assert result.stderr.startswith("CommandError: seeddemo creates accounts with a password")
+    assert result.stderr.startswith("CommandError: seeddemo creates accounts with a public password")
 
 
 @pytest.mark.parametrize(

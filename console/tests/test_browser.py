@@ -130,7 +130,7 @@ def test_the_first_page_counts_what_happened(page: Page, users: None, tmp_path: 
                 "Active sessions",
                 "Users signed in",
                 "Sign-ins",
-                "Refused",
+                "Rejected",
                 "New accounts",
             )
         }
@@ -138,11 +138,11 @@ def test_the_first_page_counts_what_happened(page: Page, users: None, tmp_path: 
             "Active sessions": "2",
             "Users signed in": "1",
             "Sign-ins": "3",  # the console's own among them
-            "Refused": "1",
+            "Rejected": "1",
             "New accounts": "3",
         }
         assert page.locator("svg.plot").count() == 2
-        page.locator(".number", has_text="Refused").click()
+        page.locator(".number", has_text="Rejected").click()
         expect(page.locator("#result_list")).to_contain_text("wrong password")
 
 

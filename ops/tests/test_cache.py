@@ -78,8 +78,8 @@ def test_killed_it_is_replaced_by_the_process_itself_and_found_again(
     wait_until_available()
     assert cache.get("n") is None
     lost, found = [r.message for r in caplog.records if r.name == "ops.cache"]
-    assert re.fullmatch(r"The shared cache is unavailable \(ConnectionError: .*\); .*", lost)
-    assert found == "The shared cache is available again."
+    assert re.fullmatch(r"Redis unavailable \(ConnectionError: .*\); .*", lost)
+    assert found == "Redis available again."
 
 
 def test_hung_it_is_waited_for_no_more_than_once_a_while(

@@ -47,12 +47,12 @@ class TestDoctor:
         output = run("doctor")
 
         assert output.count("  ok      ") == 5
-        assert output.endswith("All is well.\n")
+        assert output.endswith("All checks passed.\n")
 
     def test_a_bad_configuration_is_all_that_is_looked_at(self, settings: Settings) -> None:
         settings.SECRETS = {**settings.SECRETS, "SECRET": ["weak"]}
 
-        with pytest.raises(CommandError, match="1 thing"):
+        with pytest.raises(CommandError, match="1 check"):
             run("doctor")
 
     def test_what_ails_is_told_and_the_rest_looked_at(
@@ -65,7 +65,7 @@ class TestDoctor:
         monkeypatch.setattr(doctor, "datetime", type("D", (), {"now": lambda tz: future}))
         output = StringIO()
 
-        with pytest.raises(CommandError, match="3 thing"):
+        with pytest.raises(CommandError, match="3 check"):
             call_command("doctor", stdout=output)
 
         failed = re.findall(r"failed  (\w+): (.*)", output.getvalue())
@@ -96,5 +96,5 @@ class TestDoctor:
 
         monkeypatch.setattr(doctor.connection, "cursor", Cursor)
 
-        with pytest.raises(doctor.TroubleError, match="locale"):
-            doctor.look_at_database()
+        with pytest.raises(doctor.CheckError, match="locale"):
+            doctor.check_database()

@@ -160,7 +160,7 @@ def test_a_server_that_was_killed_is_started_again(
     data.mkdir(parents=True)
     (data / "postmaster.pid").write_text(f"{note}\n")
 
-    Server(data).forget_dead_server()
+    Server(data).remove_stale_pid_file()
 
     assert not (data / "postmaster.pid").exists()
 
@@ -239,7 +239,7 @@ def test_a_server_that_stopped_leaves_no_socket(private: Server) -> None:
     private.stop()
 
     assert not directory.exists()
-    assert private.socket_directory == servers.NOWHERE
+    assert private.socket_directory == servers.NO_SOCKET
     private.stop()
     private.start()
     assert Path(private.socket_directory).exists()

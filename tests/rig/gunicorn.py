@@ -83,9 +83,9 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
         finally:
             process.terminate()
             assert process.wait(timeout=40) == 0
-            from conftest import secrets_in  # which needs settings, as the rest here doesn't
+            from conftest import find_secrets  # which needs settings, as the rest here doesn't
 
-            assert not secrets_in(log.read_text())
+            assert not find_secrets(log.read_text())
 
 
 def workers(server: Server) -> list[psutil.Process]:

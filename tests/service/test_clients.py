@@ -99,7 +99,7 @@ class TestPython:
         assert (refusal.value.code, api.pair) == ("token_not_valid", None)
 
     def test_a_refusal_says_why(self, api: Any) -> None:
-        with pytest.raises(latchkey.ApiError, match="1 field needs attention") as refusal:
+        with pytest.raises(latchkey.ApiError, match="1 field is invalid") as refusal:
             api.request("POST", "/product", {"title": "Lamp"})
 
         assert refusal.value.problem["errors"][0]["field"] == "amount"

@@ -127,8 +127,8 @@ def test_the_doctor_misses_a_timeout_and_counts_no_connections(
     monkeypatch.setattr(settings, "WEB_THREADS", 1000)
 
     assert checks.check_connections(databases=["default"]) == []
-    with pytest.raises(doctor.TroubleError, match="ALTER ROLE postgres SET statement_timeout"):
-        doctor.look_at_database()
+    with pytest.raises(doctor.CheckError, match="ALTER ROLE postgres SET statement_timeout"):
+        doctor.check_database()
     with contextlib.closing(connection.cursor()) as cursor:
         cursor.execute("SET LOCAL statement_timeout = '2500ms'")
-    assert doctor.look_at_database().startswith("PostgreSQL 18")
+    assert doctor.check_database().startswith("PostgreSQL 18")

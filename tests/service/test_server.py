@@ -20,7 +20,7 @@ from pytest_django import Settings
 
 from accounts.models import User
 from conftest import API, PASSWORD
-from ops.management.commands.doctor import Service, TroubleError
+from ops.management.commands.doctor import CheckError, Service
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
 
@@ -196,12 +196,12 @@ class TestDoctor:
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(self: Service) -> str:
-            raise TroubleError("no")
+            raise CheckError("no")
 
         monkeypatch.setattr(Service, "refresh", fail)
         output = StringIO()
 
-        with pytest.raises(CommandError, match="1 thing"):
+        with pytest.raises(CommandError, match="1 check"):
             call_command("doctor", "--url", f"http://127.0.0.1:{server.port}", stdout=output)
 
         assert "failed  refresh: no" in output.getvalue()
@@ -210,7 +210,7 @@ class TestDoctor:
 
     @pytest.mark.django_db(transaction=True)
     def test_nobody_there(self) -> None:
-        with pytest.raises(CommandError, match="1 thing"):
+        with pytest.raises(CommandError, match="1 check"):
             call_command("doctor", "--url", "http://127.0.0.1:1", stdout=StringIO())
 
     def test_answers_that_are_not_as_they_should_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,11 +224,11 @@ class TestDoctor:
         monkeypatch.setattr(Service, "call", lambda self, method, path, *a, **k: answers[path])
 
         for step, reason in (
-            (service.is_ready, "cache is degraded"),
-            (service.address, "TRUSTED_PROXY_COUNT"),
+            (service.check_readiness, "cache is degraded"),
+            (service.check_address, "TRUSTED_PROXY_COUNT"),
             (service.refresh, "not rotated"),
         ):
-            with pytest.raises(TroubleError, match=reason):
+            with pytest.raises(CheckError, match=reason):
                 step()
 
     def test_limits_are_waited_out_within_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ class TestDoctor:
         monkeypatch.setattr(Service, "send", lambda *args: next(answers))
         monkeypatch.setattr("time.sleep", slept.append)
 
-        with pytest.raises(TroubleError, match="answered 429"):
+        with pytest.raises(CheckError, match="returned 429"):
             service.call("GET", "/", expect=200)
 
         assert slept == [30, 2, 30, 2]

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 
 
 class Command(createsuperuser.Command):
-    """Django's command, which also validates the password of --noinput."""
+    """Django's command, with validation of the password of --noinput."""
 
     def handle(self, *args: Any, **options: Any) -> str | None:
         password = os.environ.get("DJANGO_SUPERUSER_PASSWORD")
@@ -21,7 +21,7 @@ class Command(createsuperuser.Command):
         return super().handle(*args, **options)
 
     def new_user(self, options: dict[str, Any]) -> Any:
-        """Return the user to be created, which the password must not resemble."""
+        """Return the unsaved user, for the comparison with the password."""
         model: Any = self.UserModel
         names = (model.USERNAME_FIELD, *model.REQUIRED_FIELDS)
         values = {n: options[n] or os.environ.get(f"DJANGO_SUPERUSER_{n.upper()}") for n in names}
