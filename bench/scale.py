@@ -123,7 +123,7 @@ def search(service: Service, times: int = 25) -> dict[str, dict[str, float]]:
 
 def prune(postgres: Postgres, service: Service) -> dict[str, float]:
     """Delete a million sessions that are over while clients refresh; times in seconds and ms."""
-    postgres.execute(OVER, database=service.database)
+    postgres.execute(OVER, dbname=service.database)
     postgres.settle(service.database)
     postgres.execute("SELECT pg_stat_statements_reset()")
     found: dict[str, float] = {}
@@ -174,7 +174,7 @@ def line(row: dict[str, Any]) -> None:
 
 def fill(postgres: Postgres, service: Service, rows: dict[str, int]) -> None:
     sides.fill_ours(postgres, service, **rows)
-    postgres.execute(RARE, database=service.database)
+    postgres.execute(RARE, dbname=service.database)
     postgres.settle(service.database)
     cookie = service.ask(STAFF)
     for who in service.clients:

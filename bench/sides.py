@@ -100,7 +100,7 @@ def stock(postgres: Postgres) -> Service:
         "call_command('migrate', verbosity=0)\n"
         "call_command('migrate', run_syncdb=True, verbosity=0)"
     )
-    postgres.execute(STOCK_USERS, database="stock")
+    postgres.execute(STOCK_USERS, dbname="stock")
     return service
 
 
@@ -115,7 +115,7 @@ def fill_ours(postgres: Postgres, service: Service, **rows: int) -> None:
 
 
 def fill_stock(postgres: Postgres, service: Service, products: int) -> None:
-    postgres.execute(STOCK_PRODUCTS, [products], database=service.database)
+    postgres.execute(STOCK_PRODUCTS, [products], dbname=service.database)
     if not service.clients:
         service.clients = service.ask(STOCK_CLIENTS % {"clients": CONNECTIONS})
     postgres.settle(service.database)

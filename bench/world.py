@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg
 
-from ops.database import embedded
 from tests.rig.machine import ROOT, free_port
+from tests.rig.postgres import Cluster
 
 CONNECTIONS = 8
 BIN = Path(sys.executable).parent
@@ -29,23 +28,12 @@ max_wal_size = 4GB
 """
 
 
-class Postgres:
-    """A server with the settings that it comes with, but for its memory and the count of calls."""
+class Postgres(Cluster):
+    """A cluster that also counts statements, with the memory of a small server."""
 
     def __init__(self, directory: Path) -> None:
-        self.server = embedded.serve(directory)
-        self.stop()
-        with (self.server.files / "postgresql.conf").open("a") as configuration:
-            configuration.write(SETTINGS)
-        self.server.start()
+        super().__init__(directory, SETTINGS)
         self.execute("CREATE EXTENSION pg_stat_statements")
-
-    def execute(
-        self, statement: Any, parameters: Any = None, database: str = "postgres"
-    ) -> list[Any]:
-        with psycopg.connect(self.server.url(database), autocommit=True) as connection:
-            cursor = connection.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else []
 
     def create(self, database: str) -> str:
         self.execute(
@@ -56,7 +44,7 @@ class Postgres:
 
     def settle(self, database: str) -> None:
         """Do what autovacuum would come round to."""
-        self.execute("VACUUM ANALYZE", database=database)
+        self.execute("VACUUM ANALYZE", dbname=database)
         self.execute("CHECKPOINT")
 
     def calls(self, database: str) -> int:
@@ -67,13 +55,6 @@ class Postgres:
             [database],
         )
         return int(calls)
-
-    def processes(self) -> list[psutil.Process]:
-        master = psutil.Process(self.server.pid)
-        return [master, *master.children()]
-
-    def stop(self) -> None:
-        self.server.stop()
 
 
 @dataclass

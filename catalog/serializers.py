@@ -4,6 +4,7 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
 from api.fields import LineField, QueryIntegerField, StrictIntegerField, StringField
+from api.serializers import ModelSerializer, Serializer
 from catalog.models import (
     LARGEST_AMOUNT,
     LONGEST_SEARCH,
@@ -24,45 +25,23 @@ ORDERINGS = ("-created_at", "created_at", "-title", "title", "-amount", "amount"
         )
     ]
 )
-class ProductSerializer(serializers.Serializer[Product]):
-    """A plain serializer; a ModelSerializer inspects the model in each request."""
-
-    id = serializers.IntegerField(read_only=True)
+class ProductSerializer(ModelSerializer):
     title = LineField(max_length=200)
     description = StringField(
         max_length=10_000, allow_blank=True, required=False, trim_whitespace=False
     )
     amount = StrictIntegerField(min_value=0, max_value=LARGEST_AMOUNT)
     owner = serializers.IntegerField(source="owner_id", read_only=True)
-    created_at = serializers.DateTimeField(read_only=True)
-    updated_at = serializers.DateTimeField(read_only=True)
 
-    def create(self, validated_data: dict[str, Any]) -> Product:
-        return Product.objects.create(**validated_data)
-
-    def update(self, product: Product, validated_data: dict[str, Any]) -> Product:
-        for name, value in validated_data.items():
-            setattr(product, name, value)
-        product.save()
-        return product
-
-    def to_representation(self, product: Product) -> dict[str, Any]:
-        # The fields of the serializer take longer for each row than the query.
-        return {
-            "id": product.pk,
-            "title": product.title,
-            "description": product.description,
-            "amount": product.amount,
-            "owner": product.owner_id,
-            "created_at": product.created_at,
-            "updated_at": product.updated_at,
-        }
+    class Meta:
+        model = Product
+        fields = ["id", "title", "description", "amount", "owner", "created_at", "updated_at"]
 
 
 NO_FILTERS: dict[str, Any] = {"search": "", "ordering": ORDERINGS[0]}
 
 
-class ProductFilterSerializer(serializers.Serializer[Product]):
+class ProductFilterSerializer(Serializer):
     """The query parameters of the list."""
 
     search = StringField(

@@ -99,7 +99,7 @@ class TestPages:
         assert response.status_code == 404
         assert response.json()["code"] == "not_found"
 
-    @pytest.mark.parametrize("value", ["0", "-1", "x", "", "1.5", "1e1", "١", "9" * 5000])
+    @pytest.mark.parametrize("value", ["0", "-1", "x", "", "1.5", "1e1", "١", "9" * 4000])
     @pytest.mark.parametrize("name", ["page", "limit", "owner"])
     def test_bad_numbers_are_told(self, client: APIClient, db: None, name: str, value: str) -> None:
         assert rejected(client.get(PRODUCT, {name: value})) == [name]
@@ -260,7 +260,7 @@ class TestCursors:
             {"page": "1"},
             {"cursor": cursor[:-1]},
             {"cursor": f"x{cursor}"},
-            {"cursor": "x" * 5000},
+            {"cursor": "x" * 4000},
         ):
             response = client.get(PRODUCT, given | {"cursor": cursor} | changes)
             assert rejected(response) == ["cursor"], changes

@@ -104,10 +104,12 @@ def test_one_fault_is_told_in_the_singular() -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of the project, in which a test can have a .env."""
-    for name in ("config", "accounts", "catalog", "health"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("manage.py", "gunicorn.conf.py"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in re.findall("^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
 
@@ -165,7 +167,7 @@ def test_seeddemo_is_rejected_in_production() -> None:
     result = start([*MANAGE, "seeddemo"], GOOD | {"DATABASE_URL": database_url()})
 
     assert result.returncode == 1
-    assert result.stderr.startswith("CommandError: seeddemo creates accounts with a public password")
+    assert result.stderr.startswith("CommandError: seeddemo creates accounts with a public")
 
 
 @pytest.mark.parametrize(

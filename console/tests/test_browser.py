@@ -1,29 +1,26 @@
 """The console as staff use it, in a real browser, on the service as gunicorn serves it."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, Permission
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pytest_django import Settings
 
 from accounts.models import Event, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from catalog.models import Product
 from conftest import API, PASSWORD
+from tests.rig.browser import chromium, needs_chromium
 from tests.rig.client import Client
 from tests.rig.gunicorn import Server, serve
 
-CHROMIUM = shutil.which("chromium") or ""
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 SUPPORT = ["view_user", "view_session", "end_session", "view_event"]
 PHONE = {"width": 390, "height": 844}
 
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed"),
+    needs_chromium,
     pytest.mark.django_db(transaction=True),
 ]
 
@@ -37,15 +34,8 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
-        # Playwright's own loop runs in this thread; Django would take the tests for asynchronous.
-        # The switch of greenlets also hides the next two lines from coverage.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # pragma: no cover
-        browser = playwright.chromium.launch(  # pragma: no cover
-            executable_path=CHROMIUM, args=QUIET
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
 from catalog.models import Product
-from config.tests.samples import Order, Part, Sample
+from console.tests.samples import Order, Part, Sample
 
 MANY = 25_000
 
@@ -134,7 +134,7 @@ class TestDeletion:
     ) -> None:
         Order.objects.create(sample=sample, title="Order 17")
         Part.objects.create(sample=sample, title="Bulb")
-        page = f"/admin/catalog/sample/{sample.pk}/delete/"
+        page = f"/admin/health/sample/{sample.pk}/delete/"
 
         assert "Order 17" in console.get(page).content.decode()
         console.post(page, {"post": "yes"})
@@ -155,7 +155,7 @@ class TestDeletion:
 
         monkeypatch.setattr(Sample, "delete", order_meanwhile)
 
-        page = console.post(f"/admin/catalog/sample/{sample.pk}/delete/", {"post": "yes"})
+        page = console.post(f"/admin/health/sample/{sample.pk}/delete/", {"post": "yes"})
 
         assert (page.status_code, b"others refer to it" in page.content) == (409, True)
         assert Sample.objects.exists()
@@ -189,9 +189,9 @@ class TestLists:
         for one in Sample.objects.order_by("-pk")[:2]:
             Order.objects.create(sample=one, title=f"Of {one}")
 
-        page = console.get("/admin/catalog/order/").content.decode()
+        page = console.get("/admin/health/order/").content.decode()
         last = Sample.objects.latest("pk")
-        found = console.get("/admin/catalog/order/", {"sample__id__exact": last.pk})
+        found = console.get("/admin/health/order/", {"sample__id__exact": last.pk})
 
         assert page.count("?sample__id__exact=") == 100
         assert "sample (the first 100)" in page

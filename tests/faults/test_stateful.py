@@ -184,6 +184,8 @@ class Ledger:
         devices = [d for d in account.devices if isinstance(d.client, Client)][-10:]
         device = random.choice(devices) if devices else None
         with device.lock if device else contextlib.nullcontext():
+            if device:
+                device.client.connection.close()  # The server may have closed an idle one.
             yield device
 
     # What users do
@@ -388,6 +390,7 @@ class Ledger:
         """Check every account and every row once nothing overlaps any more."""
         for account in self.accounts:
             for device in [d for d in account.devices if isinstance(d.client, Client)]:
+                device.client.connection.close()
                 response = device.client.get(f"{API}/users/me")
                 if response.status == 200 and device.ended_at < NEVER:
                     self.violation(account, "an ended session is alive")

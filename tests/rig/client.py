@@ -1,4 +1,4 @@
-"""What the faults happen to: a PostgreSQL that may be killed, gunicorns, and the shipped proxy."""
+"""A client on one kept-alive connection, which survives what breaks it."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""Real parts on loopback: the service as gunicorn serves it, and a Redis."""
+"""The service as gunicorn serves it."""
 
 import contextlib
 import http.client

@@ -3,7 +3,6 @@
 import functools
 import http.server
 import importlib.util
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page
 
 from accounts.models import Event, Session
 from conftest import PASSWORD
+from tests.rig.browser import chromium, needs_chromium
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT, free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CLIENTS = ROOT / "docs/clients"
-CHROMIUM = shutil.which("chromium") or ""
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
 
 specification = importlib.util.spec_from_file_location("latchkey", CLIENTS / "latchkey.py")
 latchkey = importlib.util.module_from_spec(specification)
@@ -108,16 +106,9 @@ class TestPython:
 @needs_chromium
 class TestJavaScript:
     @pytest.fixture
-    def browser(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[BrowserContext]:
-        monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        with sync_playwright() as playwright:
-            # The switch of greenlets hides the next two lines from coverage.
-            flags = ["--no-sandbox", "--disable-gpu"]  # pragma: no cover
-            browser = playwright.chromium.launch(  # pragma: no cover
-                executable_path=CHROMIUM, args=flags
-            )
+    def browser(self, server: Server) -> Iterator[BrowserContext]:
+        with chromium() as browser:
             yield browser.new_context()
-            browser.close()
 
     @pytest.fixture
     def open_tab(self, browser: BrowserContext, server: Server, origin: str) -> Any:

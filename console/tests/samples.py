@@ -9,7 +9,7 @@ from django.urls import path
 
 from console.site import ConsoleSite
 
-with isolate_apps("catalog"):
+with isolate_apps("health"):
 
     class Sample(models.Model):
         title = models.CharField(max_length=50)
@@ -22,7 +22,7 @@ with isolate_apps("catalog"):
         file = models.FileField(blank=True)
 
         class Meta:
-            app_label = "catalog"
+            app_label = "health"
 
         def __str__(self) -> str:
             return self.title
@@ -33,7 +33,7 @@ with isolate_apps("catalog"):
         number = models.IntegerField(default=0)
 
         class Meta:
-            app_label = "catalog"
+            app_label = "health"
 
         def __str__(self) -> str:
             return self.title
@@ -43,30 +43,30 @@ with isolate_apps("catalog"):
         title = models.CharField(max_length=50)
 
         class Meta:
-            app_label = "catalog"
+            app_label = "health"
 
         def __str__(self) -> str:
             return self.title
 
 
-class PartInline(admin.TabularInline):  # type: ignore[type-arg]
+class PartInline(admin.TabularInline):
     model = Part
     extra = 1
 
 
-class SampleForm(forms.ModelForm):  # type: ignore[type-arg]
+class SampleForm(forms.ModelForm):
     class Meta:
         widgets = {"secret": forms.PasswordInput}
 
 
-class SampleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class SampleAdmin(admin.ModelAdmin):
     form = SampleForm
     inlines = [PartInline]
     list_display = ["title", "number", "is_open"]
     list_editable = ["number", "is_open"]
 
 
-class OrderAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class OrderAdmin(admin.ModelAdmin):
     list_filter = ["sample"]
 
 

@@ -11,8 +11,8 @@ from pytest_django import Settings
 from accounts.models import Event, User
 from accounts.tests.test_races import at_once
 from catalog.models import Product
-from config.tests.forms import Fields, fields_of
 from conftest import API, PASSWORD, SignIn
+from tests.rig.forms import Fields, fields_of
 
 ROUNDS = 40
 NEW = "a rainy night in June"
@@ -24,13 +24,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def lifted_limits(settings: Settings) -> None:
     settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
-
-
-@pytest.fixture
-def console(make_user: Callable[..., User]) -> Client:
-    browser = Client(raise_request_exception=False)
-    browser.force_login(make_user("boss", is_staff=True, is_superuser=True))
-    return browser
 
 
 def page_of(user: User) -> str:
