@@ -32,10 +32,10 @@ def test_a_list_costs_the_same_for_many(
     assert b"user11" in response.content
 
 
-def test_the_catalog_group_manages_products_and_sees_nobody(
+def test_the_catalog_group_manages_products_and_sees_no_users(
     user: User, make_user: Callable[..., User], sign_in: SignIn
 ) -> None:
-    # Tests that commit leave the database without what migrations put there.
+    # Tests that commit remove the rows that migrations created.
     import_module("catalog.migrations.0002_catalog_group").make_group(apps, None)
     carl = make_user("carl", is_staff=True)
     carl.groups.set(Group.objects.filter(name="Catalog"))
@@ -69,7 +69,7 @@ def test_forms_reject_unsafe_text(make_user: Callable[..., User], field: str) ->
     assert Product.objects.count() == 1
 
 
-def test_a_product_is_called_by_its_title() -> None:
+def test_the_string_of_a_product_is_its_title() -> None:
     assert str(Product(title="Lamp")) == "Lamp"
 
 

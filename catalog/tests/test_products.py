@@ -67,7 +67,7 @@ class TestCreate:
             ({"amount": [1]}, "amount", "invalid"),
         ],
     )
-    def test_bad_values_are_told_by_field_and_code(
+    def test_invalid_values_are_reported_by_field_and_code(
         self, user: User, sign_in: SignIn, changes: dict[str, Any], field: str, code: str
     ) -> None:
         response = sign_in(user).post(PRODUCT, {"title": "Lamp", "amount": 3} | changes)
@@ -92,7 +92,7 @@ class TestCreate:
 
 
 class TestRead:
-    def test_anyone_may_look(
+    def test_anonymous_clients_may_read(
         self,
         client: APIClient,
         product: Product,

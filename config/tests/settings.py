@@ -1,4 +1,4 @@
-"""The project's settings in an environment that neither a shell nor a .env reaches."""
+"""The project's settings without the variables of the shell and of .env."""
 
 import os
 import re
@@ -17,5 +17,5 @@ os.environ |= {
 
 from config.settings import *  # noqa: E402, F403
 
-# Hashing at a real cost has tests of its own.
+# Other tests cover production hashing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,4 +1,4 @@
-"""Pages of the console list a bounded number of rows, however many there are."""
+"""Pages of the console list a bounded number of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def add_products(owner: User, number: int) -> None:
 
 
 def rows_read(queries: CaptureQueriesContext) -> list[str]:
-    """Return the statements that read whole rows of products without a bound."""
+    """Return the statements that read products without a LIMIT."""
     return [
         query["sql"][:300]
         for query in queries

@@ -1,4 +1,4 @@
-"""The console's first page: its numbers after known events, and what it asks the database."""
+"""The console's first page: its numbers and its queries."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -74,7 +74,7 @@ def test_each_number_leads_to_its_list(browser: Client, user: User, sign_in: Sig
         assert "1 event" in browser.get(rows[0][2]).content.decode()
 
 
-def test_nothing_has_happened_yet(browser: Client) -> None:
+def test_an_empty_dashboard(browser: Client) -> None:
     Event.objects.all().delete()
     cache.clear()
 
@@ -111,7 +111,7 @@ def test_past_days_are_counted_once(db: None) -> None:
     assert f"'{today}T00:00:00" in daily or f"'{today} 00:00:00" in daily
 
 
-def test_it_is_kept_for_a_moment(db: None) -> None:
+def test_the_dashboard_is_cached(db: None) -> None:
     cache.clear()
     dashboard()
     with CaptureQueriesContext(connection) as queries:

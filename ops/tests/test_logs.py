@@ -1,4 +1,4 @@
-"""What a line says, and what none may say (conftest.py looks at those of the whole suite)."""
+"""The content of log lines. conftest.py checks all lines for secrets."""
 
 import json
 import logging
@@ -80,9 +80,7 @@ def test_lines_are_json(capsys: object, no_secret_is_logged: SecretsHandler) -> 
 
 @pytest.mark.django_db
 class TestTheWatch:
-    def test_it_knows_a_secret_when_it_sees_one(
-        self, user: User, sign_in: SignIn, settings: object
-    ) -> None:
+    def test_it_detects_secrets(self, user: User, sign_in: SignIn, settings: object) -> None:
         pair = sign_in(user).tokens
         for secret in (
             PASSWORD,
@@ -93,10 +91,10 @@ class TestTheWatch:
         ):
             assert find_secrets(f"something {secret} something")
 
-    def test_it_sees_fields_and_tracebacks(self, no_secret_is_logged: SecretsHandler) -> None:
+    def test_it_checks_fields_and_tracebacks(self, no_secret_is_logged: SecretsHandler) -> None:
         logger = logging.getLogger("anything")
-        logger.error("all is well", extra={"body": {"password": PASSWORD}})
-        logger.error("something went wrong", exc_info=ValueError(PASSWORD))
+        logger.error("a message", extra={"body": {"password": PASSWORD}})
+        logger.error("an error", exc_info=ValueError(PASSWORD))
 
         assert no_secret_is_logged.found == [PASSWORD, PASSWORD]
         no_secret_is_logged.found.clear()

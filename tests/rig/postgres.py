@@ -1,4 +1,4 @@
-"""A real PostgreSQL that tests may stop and kill."""
+"""A PostgreSQL server that tests can stop and kill."""
 
 import contextlib
 import os
