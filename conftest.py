@@ -33,7 +33,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 @pytest.fixture(autouse=True)
-def fresh_counts() -> None:
+def reset_rate_limits() -> None:
     """Reset all rate limits before each test."""
     cache.clear()
 

@@ -64,7 +64,7 @@ def parse(text: str) -> Dotenv:
         elif match:
             lines[match[1]] = line
 
-    class Source(environ.Env):  # type: ignore[misc]
+    class Source(environ.Env):  # type: ignore[misc]  # untyped library
         ENVIRON = found.values
 
     Source.read_env(io.StringIO("\n".join(lines.values())))

@@ -110,7 +110,7 @@ class BoundedPaginator(Paginator):
 
     @cached_property
     def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # stubs
         return min(pagination.bounded_count(rows), pagination.MAXIMUM_COUNT)
 
 

@@ -118,7 +118,7 @@ def test_registrations_updates_and_deletion(
         ],
         *[lambda c=c: c.request("DELETE", f"{API}/users/{me}") for c in copies[16:20]],
     )
-    statement = f"SELECT count(*) FROM catalog_product WHERE owner_id = {int(me)}"  # noqa: S608
+    statement = f"SELECT count(*) FROM catalog_product WHERE owner_id = {int(me)}"  # noqa: S608 - an integer
     ((orphans,),) = postgres.execute(statement, dbname="latchkey")
     # Concurrent deletions may each report that the user does not exist.
     assert {response.status for response in last[16:]} <= {204, 401, 404}

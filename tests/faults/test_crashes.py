@@ -73,7 +73,7 @@ def test_workers_are_killed_while_tokens_rotate(
             for _ in range(KILLS):
                 wait_until(lambda: len(workers(server)) == 2, seconds=10)
                 time.sleep(0.3)
-                random.choice(workers(server)).send_signal(signal.SIGKILL)  # noqa: S311
+                random.choice(workers(server)).send_signal(signal.SIGKILL)  # noqa: S311 - no secret
         for device in devices:
             device.settle()
         handed_out = sum(len(tokens) for device in devices for tokens in device.sessions)

@@ -122,7 +122,8 @@ def test_an_outage_is_reported_and_recovery_is_detected(
         "longest response; unready within; ready within; alive; first success after recovery",
         demanded="0; 6 s; 5 s; 5 s; always; 2 s",
         measured=f"{len(odd)} of {len(responses)} ({unavailable} 503); {longest:.1f} s; "
-        f"{unready:.1f} s; {again:.1f} s; {'always' if is_alive else 'not always'}; {first - back:.1f} s",
+        f"{unready:.1f} s; {again:.1f} s; {'always' if is_alive else 'not always'}; "
+        f"{first - back:.1f} s",
         met=not odd
         and unavailable > 0
         and longest <= 6

@@ -144,7 +144,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def python(base: str, stored: list[Any], method: str, args: tuple[Any, ...]) -> Any:
     pairs = list(stored)
 
-    class Client(latchkey.Latchkey):  # type: ignore[name-defined]
+    class Client(latchkey.Latchkey):  # type: ignore[name-defined]  # loaded by path
         @property
         def pair(self) -> Any:
             return pairs.pop(0) if len(pairs) > 1 else pairs[0]

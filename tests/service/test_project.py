@@ -124,6 +124,19 @@ def test_every_operation_describes_its_error_responses() -> None:
             assert list(content) == ["application/problem+json"]
 
 
+def test_every_operation_has_a_summary_and_a_description_of_its_own() -> None:
+    described = [
+        operation
+        for (_, path), operation in operations().items()
+        if not path.startswith(("/auth", "/users"))
+    ]
+
+    for name in ("summary", "description"):
+        texts = [operation.get(name) for operation in described]
+        assert all(texts)
+        assert len(set(texts)) == len(texts)
+
+
 @pytest.mark.parametrize("name", ["accounts", "catalog", "health"])
 def test_no_app_mentions_another(name: str) -> None:
     """In code, templates, SQL, names of routes, and tests; import-linter sees only imports."""

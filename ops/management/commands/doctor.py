@@ -153,13 +153,13 @@ class Service:
 
     def send(self, method: str, path: str, body: Any) -> tuple[int, Any, dict[str, Any]]:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, method=method)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}{path}", data, method=method)  # noqa: S310 - the operator's URL
         request.add_header("Content-Type", "application/json")
         request.add_header("User-Agent", "latchkey-doctor")
         if self.bearer:
             request.add_header("Authorization", f"Bearer {self.bearer}")
         try:
-            with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310 - as above
                 return response.status, response.headers, json.loads(response.read() or b"{}")
         except urllib.error.HTTPError as error:
             with error:
