@@ -1,9 +1,9 @@
 """
 DRF's serializers, with fields that are built once per class.
 
-DRF builds a serializer's fields for each instance and looks at all of them again for each row. Here
-a class builds them once, and a value that needs no context is read by its source alone. Declaring a
-field remains all that there is to do: it is validated, documented and returned.
+DRF builds the fields of a serializer for each instance and inspects all of them for each row. These
+classes build them once, and read values that need no context directly from their source. Fields are
+declared as in DRF.
 """
 
 import copy
@@ -15,37 +15,37 @@ from typing import Any
 from rest_framework import ISO_8601, serializers
 from rest_framework.settings import api_settings
 
-Serializing = Any  # a serializer of either class below
+Serializing = Any  # an instance of one of the classes below
 Reader = Callable[[Serializing, Any], Any]
 
 
 class FieldsPerClass:
-    """A mixin for DRF's serializers."""
+    """A mixin that caches the fields of a DRF serializer class."""
 
-    __class__: Any  # mypy takes a class for unhashable
+    __class__: Any  # mypy considers a class unhashable
 
     def get_fields(self) -> dict[str, Any]:
         return copy.deepcopy(fields_of(self.__class__))
 
     def build_fields(self) -> dict[str, Any]:
         """Build the fields as DRF does."""
-        fields: dict[str, Any] = super().get_fields()  # type: ignore[misc] # DRF's own
+        fields: dict[str, Any] = super().get_fields()  # type: ignore[misc]  # the method of DRF
         return fields
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         try:
             return {name: read(self, instance) for name, read in readers_of(self.__class__)}
         except AttributeError:
-            # A mapping, a field with a default, one that is skipped: for DRF's rules, or its error.
-            return super().to_representation(instance)  # type: ignore[misc, no-any-return] # DRF's
+            # DRF handles mappings, defaults and skipped fields, or raises its error.
+            return super().to_representation(instance)  # type: ignore[misc, no-any-return]  # DRF
 
 
 class Serializer(FieldsPerClass, serializers.Serializer[Any]):
-    """DRF's `Serializer`, faster."""
+    """DRF's `Serializer` with cached fields."""
 
 
 class ModelSerializer(FieldsPerClass, serializers.ModelSerializer[Any]):
-    """DRF's `ModelSerializer`, faster."""
+    """DRF's `ModelSerializer` with cached fields."""
 
 
 @functools.cache
@@ -83,7 +83,7 @@ def read_through_field(name: str, serializer: Serializing, instance: Any) -> Any
 
 
 def representation(field: Any) -> Callable[[Any], Any] | None:
-    """Return DRF's representation of a value, or None where it needs the field or its context."""
+    """Return a function for DRF's representation, or None if it needs the field or its context."""
     method = type(field).to_representation
     if field.source == "*":
         return None
@@ -92,7 +92,7 @@ def representation(field: Any) -> Callable[[Any], Any] | None:
     if method is serializers.IntegerField.to_representation or is_plain_bigint(field):
         return int
     if method is serializers.DateTimeField.to_representation and has_default_format(field):
-        return unchanged  # The renderer writes it in the same form.
+        return unchanged  # The renderer uses the same format.
     return None
 
 

@@ -3,7 +3,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from api.fields import IdField, LineField, StrictIntegerField, StringField
+from api.fields import LineField, QueryIntegerField, StrictIntegerField, StringField
 from api.serializers import ModelSerializer, Serializer
 from catalog.models import (
     LARGEST_AMOUNT,
@@ -42,7 +42,7 @@ NO_FILTERS: dict[str, Any] = {"search": "", "ordering": ORDERINGS[0]}
 
 
 class ProductFilterSerializer(Serializer):
-    """The filters and the order of the list, from the query string."""
+    """The query parameters of the list."""
 
     search = StringField(
         max_length=LONGEST_SEARCH,
@@ -51,7 +51,9 @@ class ProductFilterSerializer(Serializer):
         help_text=f"Up to {MAXIMUM_WORDS} words, each in the title or the description, in any "
         "letter case. A word needs three consecutive letters or digits.",
     )
-    owner = IdField(min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user.")
+    owner = QueryIntegerField(
+        min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user."
+    )
     ordering = serializers.ChoiceField(ORDERINGS, default=ORDERINGS[0])
 
     def validate_search(self, search: str) -> str:

@@ -1,4 +1,4 @@
-"""What a search finds, and how many rows it reads for that."""
+"""The results of a search, and the number of rows that it reads."""
 
 import itertools
 import sys
@@ -19,9 +19,9 @@ from catalog.tests.test_lists import PRODUCT, rejected, walk
 from conftest import SignIn
 
 ORDERINGS = ["created_at", "-created_at", "title", "-title", "amount", "-amount"]
-# How many rows a step of a search reads in these tests, of a table of so many.
+# The rows that a step of a search reads in these tests, and the rows of the table.
 ROWS, TABLE = 100, 4_000
-# The first rows of the list, a sample, what the index names, the same to sort, and a page.
+# The first rows of the list, a sample, the rows of the index, the same rows to sort, and a page.
 MOST_ROWS = ROWS + ROWS + ROWS + 1 + ROWS + 11
 PRODUCTS = """
     INSERT INTO catalog_product (owner_id, title, description, amount, created_at, updated_at)
@@ -113,7 +113,7 @@ class TestTitles:
 
         for length in (800, 801, 500_000):
             with pytest.raises(ValidationError):
-                Product(owner=user, title="\u0315" * length, amount=1).full_clean()
+                Product(owner=user, title="x" * length, amount=1).full_clean()
 
         assert max(seen) == 800
 
@@ -167,7 +167,7 @@ class TestForms:
         assert client.get(PRODUCT, {"search": "lespo"}).json()["count"] == 0
         assert client.get(PRODUCT, {"search": "spoon table"}).json()["count"] == 1
 
-    def test_a_change_is_found_at_once(self, client: APIClient, user: Any) -> None:
+    def test_a_change_is_found_immediately(self, client: APIClient, user: Any) -> None:
         product = Product.objects.create(owner=user, title="table", amount=1)
         product.title = "Kettle"
         product.save()
@@ -255,7 +255,9 @@ class TestBounds:
         assert counts["nothing"] == (0, False)
         assert counts["brass"] == (ROWS // 2, True)
 
-    def test_a_walk_visits_every_match_once(self, client: APIClient, products: None) -> None:
+    def test_following_next_visits_every_match_once(
+        self, client: APIClient, products: None
+    ) -> None:
         old = Q(amount__lte=TABLE // 2)
         searches = {
             "brass lamp": Q(amount__in=range(0, TABLE + 1, 6)),
@@ -348,7 +350,7 @@ class TestConsole:
         expected = {
             "zirconium": f"{TABLE // 499} products",
             "bananana": "0 products",
-            "brass": "More rows match than are shown.",
+            "brass": "Too many rows match",
             "uneven brass": "0 products",
             "%%%": "Each word needs three consecutive letters or digits.",
         }

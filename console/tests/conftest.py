@@ -8,7 +8,7 @@ from console.tests import samples
 
 @pytest.fixture
 def sample(db: None, settings: Settings) -> samples.Sample:
-    """A row of a clone's own model, in a console that lists it."""
+    """A row of a clone's model, in a console with this model."""
     settings.ROOT_URLCONF = samples.install()
     at = datetime(2026, 1, 2, 3, 4, 5, 678, UTC)
     row = samples.Sample(title="Lamp", data={"a": [1, None]}, at=at, secret="key")

@@ -1,4 +1,4 @@
-"""Models such as a clone adds, in a console of their own."""
+"""Models like those of a clone, in a separate console."""
 
 from django import forms
 from django.contrib import admin
@@ -71,12 +71,12 @@ class OrderAdmin(admin.ModelAdmin):
 
 
 def install() -> type:
-    """Create the tables, and return the addresses of a console that lists them."""
+    """Create the tables and return the URLs of a console for them."""
     site = ConsoleSite()
     site.register(Sample, SampleAdmin)
     site.register(Order, OrderAdmin)
     site.register(Part, admin.ModelAdmin)
-    ContentType.objects.clear_cache()  # Other tests roll back what it remembers.
+    ContentType.objects.clear_cache()  # Its rows may have been rolled back.
     with connection.schema_editor() as editor:
         for model in (Sample, Part, Order):
             editor.create_model(model)

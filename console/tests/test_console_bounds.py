@@ -1,4 +1,4 @@
-"""Pages of the console list a bounded number of rows, however many there are."""
+"""Pages of the console list a bounded number of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def add_products(owner: User, number: int) -> None:
 
 
 def rows_read(queries: CaptureQueriesContext) -> list[str]:
-    """Return the statements that read whole rows of products without a bound."""
+    """Return the statements that read products without a LIMIT."""
     return [
         query["sql"][:300]
         for query in queries
@@ -108,7 +108,7 @@ class TestDeletion:
             "/admin/catalog/product/", body | {"select_across": "1", "post": "yes"}, follow=True
         )
 
-        assert b"An action takes at most 1,000 rows. Nothing was changed." in page.content
+        assert b"An action is limited to 1,000 rows. No row was changed." in page.content
         assert Product.objects.count() == 1_001
 
     def test_it_names_what_staff_may_not_delete(
@@ -157,7 +157,7 @@ class TestDeletion:
 
         page = console.post(f"/admin/health/sample/{sample.pk}/delete/", {"post": "yes"})
 
-        assert (page.status_code, b"Other rows refer to this one" in page.content) == (409, True)
+        assert (page.status_code, b"others refer to it" in page.content) == (409, True)
         assert Sample.objects.exists()
 
     def test_a_row_without_a_page_is_named(self, console: Client, user: User) -> None:

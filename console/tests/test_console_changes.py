@@ -1,4 +1,4 @@
-"""A form of the console changes what its user changed, whatever happens to the row meanwhile."""
+"""A form of the console changes only the fields that its user changed."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Errors of the console are its own pages, with the status that they have elsewhere."""
+"""Errors of the console are HTML pages with the status of the API's errors."""
 
 import logging
 
@@ -26,7 +26,7 @@ from console.middleware import render_page
         ("logout/", 405),
     ],
 )
-def test_an_error_is_a_page_that_tells_nothing(
+def test_an_error_page_discloses_nothing(
     console: Client, settings: Settings, path: str, status: int, debug: bool
 ) -> None:
     settings.DEBUG = debug
@@ -43,7 +43,7 @@ def test_an_error_is_a_page_that_tells_nothing(
 @pytest.mark.parametrize(
     "error", [ValueError(), OverflowError(), DataError(), FieldError(), ValidationError("")]
 )
-def test_what_cannot_be_read_is_a_bad_request_and_logged_with_its_place(
+def test_invalid_input_is_a_bad_request_and_is_logged_with_its_traceback(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = RequestFactory().get("/admin/x")

@@ -1,15 +1,15 @@
-// A client of Latchkey for browsers and Node. It stores the tokens, refreshes them when they expire,
-// shares one refresh among all tabs, and waits where it is told to.
+// A Latchkey client for browsers and Node. It stores the tokens, refreshes expired ones, shares one
+// refresh among all tabs, and waits for rate limits.
 //
 //   const api = new Latchkey("https://api.example.com/api/v1");
 //   await api.login("alice", "a sunny day in May");
 //   const lamp = await api.request("POST", "/product", { title: "Lamp", amount: 3 });
 
-const PATIENCE = 60; // seconds to wait for limits and busy moments, in all, before giving up
+const MAXIMUM_WAIT = 60; // seconds to wait for rate limits and a busy service, in total
 const IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
-const REPEATS = 3; // of an idempotent request that a proxy lost
+const REPEATS = 3; // of an idempotent request after a 502 or 504
 
-/** An error response. `problem` is the service's document, or empty; `code` is what to act on. */
+/** An error response. `problem` is the problem document, or empty. Clients act on `code`. */
 export class ApiError extends Error {
   constructor(status, problem) {
     super(problem.detail ?? `status ${status}`);
@@ -19,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Store tokens in one place for all tabs, so that a tab sees what another refreshed. */
+/** Store tokens for all tabs, so that each tab uses the refreshed ones. */
 export function browserStore(name = "latchkey") {
   return {
     get: () => JSON.parse(localStorage.getItem(name) ?? "null"),
@@ -56,7 +56,7 @@ export class Latchkey {
     }
   }
 
-  /** Send a request as the signed-in user; if the token has expired, refresh it and send once more. */
+  /** Send a request as the signed-in user. If the token has expired, refresh it and repeat once. */
   async request(method, path, body) {
     const pair = await this.store.get();
     try {
@@ -68,11 +68,11 @@ export class Latchkey {
     return this.send(method, path, body, access_token);
   }
 
-  /** Return a newer pair of the same session; of all callers at once, in every tab, one refreshes. */
+  /** Return a newer pair of the same session. Concurrent callers in all tabs share one refresh. */
   refresh(old) {
     return this.alone(async () => {
       const pair = await this.store.get();
-      // Another tab may have signed in as somebody else, who must not send this request.
+      // Another tab may have signed in as another user, who must not send this request.
       if (!pair || sessionOf(pair) !== sessionOf(old)) {
         throw new ApiError(401, { code: "token_not_valid", detail: "Signed out." });
       }
@@ -89,14 +89,14 @@ export class Latchkey {
     });
   }
 
-  /** Store a pair in place of one of the same session; tell whether that was still there. */
+  /** Replace a stored pair of the same session; return whether it was still stored. */
   async replace(old, pair) {
     const isSame = sessionOf(await this.store.get()) === sessionOf(old);
     if (isSame) await this.store.set(pair);
     return isSame;
   }
 
-  /** Run one at a time: among tabs by the browser's locks, else among this client's calls. */
+  /** Run one call at a time: in all tabs with the browser's locks, otherwise in this client. */
   alone(work) {
     const locks = globalThis.navigator?.locks;
     if (locks) return locks.request("latchkey-refresh", work);
@@ -106,7 +106,7 @@ export class Latchkey {
   }
 
   async send(method, path, body, access) {
-    for (let patience = PATIENCE, repeats = 0; ; repeats++) {
+    for (let remaining_wait = MAXIMUM_WAIT, repeats = 0; ; repeats++) {
       const headers = body === undefined ? {} : { "Content-Type": "application/json" };
       if (access) headers.Authorization = `Bearer ${access}`;
       const response = await fetch(this.base + path, {
@@ -116,10 +116,10 @@ export class Latchkey {
       });
       const content = parse((await response.text()) || "null");
       if (response.ok && content !== undefined) return content;
-      const problem = content?.code ? content : {}; // A proxy's error page is none.
+      const problem = content?.code ? content : {}; // A proxy's error page is no problem document.
       const wait = secondsToWait(method, response, problem, repeats);
-      if (!(wait <= patience)) throw new ApiError(response.status, problem);
-      patience -= wait;
+      if (!(wait <= remaining_wait)) throw new ApiError(response.status, problem);
+      remaining_wait -= wait;
       await new Promise((resolve) => setTimeout(resolve, wait * 1000));
     }
   }
@@ -129,7 +129,7 @@ export class Latchkey {
 function secondsToWait(method, response, problem, repeats) {
   const isOwn = ["rate_limited", "service_unavailable"].includes(problem.code);
   if (isOwn && [429, 503].includes(response.status)) {
-    // The service itself says that it did nothing, so any method may be repeated.
+    // The service did not process the request, so any method may be repeated.
     return Number(response.headers.get("Retry-After")) || Infinity;
   }
   // A proxy does not know whether the request was processed.

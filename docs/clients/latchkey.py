@@ -1,7 +1,7 @@
 """
-A client of Latchkey. It stores the tokens, refreshes them when they expire, waits when told to.
+A Latchkey client. It stores the tokens, refreshes expired ones and waits for rate limits.
 
-It needs nothing but Python, and may be shared by threads:
+It needs only the standard library and is thread-safe:
 
     api = Latchkey("https://api.example.com/api/v1")
     api.login("alice", "a sunny day in May")
@@ -17,15 +17,15 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-PATIENCE = 60  # seconds to wait for limits and busy moments, in all, before giving up
+MAXIMUM_WAIT = 60  # seconds to wait for rate limits and a busy service, in total
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}
-REPEATS = 3  # of an idempotent request that a proxy lost
+REPEATS = 3  # of an idempotent request after a 502 or 504
 
 Pair = dict[str, Any]
 
 
 class ApiError(Exception):
-    """An error response. `problem` is the service's document, or empty; act on `code`."""
+    """An error response. `problem` is the problem document, or empty. Clients act on `code`."""
 
     def __init__(self, status: int, problem: dict[str, Any]) -> None:
         super().__init__(problem.get("detail", f"status {status}"))
@@ -57,7 +57,7 @@ class Latchkey:
                     self.pair = None
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request as the signed-in user; if the token has expired, refresh, send again."""
+        """Send a request as the signed-in user. If the token has expired, refresh it and repeat."""
         pair = self.pair
         try:
             return self.send(method, path, body, pair["access_token"] if pair else None)
@@ -67,9 +67,9 @@ class Latchkey:
         return self.send(method, path, body, self.refresh(pair)["access_token"])
 
     def refresh(self, old: Pair) -> Pair:
-        """Return a newer pair of the same session; of all threads at once, one refreshes."""
+        """Return a newer pair of the same session. Concurrent threads share one refresh."""
         with self.lock:
-            # Another thread may have signed in as somebody else, who must not send this request.
+            # Another thread may have signed in as another user, who must not send this request.
             if self.pair is None or session_of(self.pair) != session_of(old):
                 raise ApiError(401, {"code": "token_not_valid", "detail": "Signed out."})
             if self.pair["access_token"] == old["access_token"]:
@@ -88,7 +88,7 @@ class Latchkey:
         headers = {"Content-Type": "application/json"} if data else {}
         if access:
             headers["Authorization"] = f"Bearer {access}"
-        patience, repeats = float(PATIENCE), 0
+        remaining_wait, repeats = float(MAXIMUM_WAIT), 0
         while True:
             request = urllib.request.Request(self.base + path, data, headers, method=method)
             try:
@@ -98,9 +98,9 @@ class Latchkey:
                 with error:
                     problem = problem_in(error.read())
                     wait = seconds_to_wait(method, error, problem, repeats)
-                    if wait > patience:
+                    if wait > remaining_wait:
                         raise ApiError(error.code, problem) from error
-            patience, repeats = patience - wait, repeats + 1
+            remaining_wait, repeats = remaining_wait - wait, repeats + 1
             time.sleep(wait)
 
 
@@ -110,7 +110,7 @@ def seconds_to_wait(
     """Return the seconds until a request may be sent again, or infinity if it must not be."""
     is_own = problem.get("code") in {"rate_limited", "service_unavailable"}
     if is_own and error.code in {429, 503}:
-        # The service itself says that it did nothing, so any method may be repeated.
+        # The service did not process the request, so any method may be repeated.
         wait = error.headers.get("Retry-After", "")
         return int(wait) if wait.isdecimal() else math.inf
     # A proxy does not know whether the request was processed.
@@ -135,7 +135,7 @@ def parse(status: int, body: bytes) -> Any:
 
 
 def problem_in(body: bytes) -> dict[str, Any]:
-    """Return a problem document; a proxy's error page is none."""
+    """Return the problem document, or {} for a proxy's error page."""
     try:
         problem = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""A real Chromium."""
+"""Chromium for tests."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="chromium is not instal
 @contextmanager
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
-        # Playwright's own loop runs in this thread; Django takes the tests for asynchronous.
+        # Playwright's event loop runs in this thread, so Django considers the tests asynchronous.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser

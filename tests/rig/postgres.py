@@ -1,4 +1,4 @@
-"""A real PostgreSQL that tests may stop and kill."""
+"""A PostgreSQL server that tests can stop and kill."""
 
 import contextlib
 import os
@@ -16,11 +16,11 @@ from tests.rig.machine import ROOT
 
 
 class Cluster:
-    """A server of its own, with PostgreSQL's default configuration and what is added to it."""
+    """A separate server with PostgreSQL's default configuration and additions."""
 
     def __init__(self, directory: Path, configuration: str = "") -> None:
         self.server = embedded.Server(directory)
-        # The socket of each start is elsewhere; this path stays.
+        # A fixed path to the socket, which changes at each start.
         self.host = directory.with_name("socket")
         self.start()
         if configuration:
@@ -49,7 +49,7 @@ class Cluster:
                 process.send_signal(number)
 
     def stop(self) -> None:
-        """Stop it as an operator does: end every connection, lose nothing."""
+        """Stop the server with a fast shutdown."""
         self.server.stop()
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""The clients of docs/clients: responses of proxies, and somebody else who signs in meanwhile."""
+"""The clients of docs/clients: responses of proxies, and concurrent sign-ins of other users."""
 
 import base64
 import http.server
@@ -35,7 +35,7 @@ class Request:
 
 
 class Script(http.server.ThreadingHTTPServer):
-    """What stands between client and service; it gives these responses, one after the other."""
+    """A proxy that returns these responses in order."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -79,7 +79,7 @@ def script() -> Iterator[Script]:
 
 
 def own(status: int, code: str, **headers: str) -> Response:
-    """Make a problem document of the service."""
+    """Return a problem document of the service."""
     body = {"type": "about:blank", "status": status, "code": code, "detail": "why"}
     return Response(status, body, {"Content-Type": PROBLEM, **headers})
 
@@ -94,7 +94,7 @@ ALICE, LATER, BOB = pair("alice", 1), pair("alice", 2), pair("bob", 1)
 EXPIRED = own(401, "token_not_valid")
 OK = Response(200, {"ok": True})
 
-# Calls a method of a client whose store holds these pairs: one at each look, the last for good.
+# Calls a method of a client whose store returns these pairs in order, and then the last one.
 Run = Callable[..., Any]
 
 NODE = """
@@ -144,7 +144,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def python(base: str, stored: list[Any], method: str, args: tuple[Any, ...]) -> Any:
     pairs = list(stored)
 
-    class Client(latchkey.Latchkey):  # type: ignore[name-defined]
+    class Client(latchkey.Latchkey):  # type: ignore[name-defined]  # loaded by path
         @property
         def pair(self) -> Any:
             return pairs.pop(0) if len(pairs) > 1 else pairs[0]
@@ -193,10 +193,10 @@ NOT_REPEATED = {
     "a proxy's 503": Response(503, PAGE, {"Retry-After": "1", "Content-Type": "text/html"}),
     "a proxy's 503 in JSON": Response(503, {"message": "no"}, {"Retry-After": "1"}),
     "a proxy's 429": Response(429, PAGE, {"Retry-After": "1"}),
-    "a 503 that does not say when": own(503, "service_unavailable"),
+    "a 503 without Retry-After": own(503, "service_unavailable"),
     "a date": own(503, "service_unavailable", **{"Retry-After": "Wed, 25 Nov 2026 10:00:00 GMT"}),
     "too long a wait": own(429, "rate_limited", **{"Retry-After": "61"}),
-    "another error that says when": own(500, "server_error", **{"Retry-After": "1"}),
+    "another error with Retry-After": own(500, "server_error", **{"Retry-After": "1"}),
     "a code at another status": own(502, "service_unavailable", **{"Retry-After": "1"}),
     "a 502": Response(502, PAGE),
     "a 504": Response(504, PAGE, {"Retry-After": "1"}),
@@ -236,7 +236,7 @@ def test_it_is_repeated_three_times_at_most(run: Run, script: Script) -> None:
 
 @pytest.mark.parametrize("status", [200, 400, 404, 413, 500, 502])
 @pytest.mark.parametrize("body", [PAGE, '{"half": ', "[1]", '"text"', "7", "null", ""])
-def test_a_body_of_another_kind_is_an_api_error_with_its_status(
+def test_a_body_of_another_type_is_an_api_error_with_its_status(
     run: Run, script: Script, status: int, body: str
 ) -> None:
     script.responses = [Response(status, body)]
@@ -274,7 +274,7 @@ def test_a_pair_that_another_tab_refreshed_is_used(run: Run, script: Script) -> 
 
 
 @pytest.mark.parametrize("now", [BOB, None])
-def test_nothing_is_sent_again_as_somebody_else(run: Run, script: Script, now: Any) -> None:
+def test_a_request_is_not_repeated_as_another_user(run: Run, script: Script, now: Any) -> None:
     """Bob signs in, in another tab, while a request of Alice is under way."""
     script.responses = [EXPIRED]
 
@@ -287,7 +287,7 @@ def test_nothing_is_sent_again_as_somebody_else(run: Run, script: Script, now: A
 
 @needs_node
 @pytest.mark.parametrize("refreshed", [Response(200, LATER), EXPIRED])
-def test_a_refresh_does_not_replace_the_pair_of_somebody_else(
+def test_a_refresh_does_not_replace_the_pair_of_another_user(
     node: Run, script: Script, refreshed: Response
 ) -> None:
     """Bob signs in, in another tab, while Alice's token is refreshed; threads share a lock."""
@@ -298,20 +298,20 @@ def test_a_refresh_does_not_replace_the_pair_of_somebody_else(
     assert outcome["stored"] == BOB
 
 
-def test_a_sign_out_does_not_sign_out_somebody_else(run: Run, script: Script) -> None:
+def test_a_sign_out_does_not_sign_out_another_user(run: Run, script: Script) -> None:
     script.responses = [Response(204)]
 
-    # The pair is looked at twice before the request, and once after it.
+    # The client reads the pair twice before the request and once after it.
     assert run("logout", stored=(ALICE, ALICE, BOB))["stored"] == BOB
 
 
-def test_a_sign_out_forgets_the_pair_whatever_the_response(run: Run, script: Script) -> None:
+def test_a_sign_out_deletes_the_pair_after_any_response(run: Run, script: Script) -> None:
     script.responses = [Response(500, PAGE)]
 
     assert run("logout", stored=(ALICE,))["stored"] is None
 
 
-def test_an_ended_session_is_forgotten(run: Run, script: Script) -> None:
+def test_an_ended_session_is_deleted(run: Run, script: Script) -> None:
     script.responses = [EXPIRED, EXPIRED]
 
     outcome = run("request", "GET", "/x")

@@ -16,7 +16,7 @@ from conftest import API, SignIn
 @pytest.fixture
 def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
     """Sign in as a member of a group, as someone with permissions, or as a superuser."""
-    # Tests that commit leave the database without what migrations put there.
+    # Tests that commit remove the rows that migrations created.
     import_module("accounts.migrations.0003_support_group").make_group(apps, None)
     import_module("catalog.migrations.0002_catalog_group").make_group(apps, None)
 
@@ -91,7 +91,9 @@ class TestGroups:
         susan = sign_in(User.objects.get(username="boss"))
         assert susan.patch(f"{API}/product/{product.pk}", {"amount": 2}).status_code == 403
 
-    def test_the_catalog_group_sees_nobody(self, staff: Callable[..., Client], user: User) -> None:
+    def test_the_catalog_group_sees_no_users(
+        self, staff: Callable[..., Client], user: User
+    ) -> None:
         browser = staff("Catalog")
 
         for path in ("user", "session", "event"):

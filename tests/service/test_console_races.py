@@ -124,14 +124,14 @@ def test_an_action_counts_only_the_users_who_are_still_there(
 
         assert done.status_code == 302
         assert {response.status_code for response in deleted} <= {204, 401}
-        told = [str(message) for message in get_messages(done.wsgi_request)]
+        texts = [str(message) for message in get_messages(done.wsgi_request)]
         if action == "delete_selected":
             gone = Event.objects.filter(kind="account_deleted", username__startswith=f"user{n}-")
             number = gone.filter(actor="boss").count()
             assert not User.objects.filter(pk__in=body["_selected_action"]).exists()
-            assert told == [f"Successfully deleted {number} user{'s' if number > 1 else ''}."]
+            assert texts == [f"Successfully deleted {number} user{'s' if number > 1 else ''}."]
         elif action != "end_sessions":
-            assert sum(int(text.split()[0]) for text in told) <= 3
+            assert sum(int(text.split()[0]) for text in texts) <= 3
         console.cookies.pop("messages", None)
 
 
