@@ -19,7 +19,7 @@ test: $(VENV)/installed ## Set up what is missing, then run the suite
 	@$(VENV)/bin/coverage erase
 	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(ARGS)
 	@$(VENV)/bin/coverage combine --quiet
-	@$(VENV)/bin/coverage report $(if $(and $(shell command -v redis-server),$(shell command -v chromium),$(filter 0,$(shell id -u))),,--fail-under=0)
+	@$(VENV)/bin/coverage report $(if $(and $(shell command -v redis-server),$(shell command -v chromium),$(shell command -v node),$(filter 0,$(shell id -u))),,--fail-under=0)
 
 faults: $(VENV)/installed ## Break what the service depends on, and measure what it does then
 	@$(VENV)/bin/python -m pytest tests/faults -m "" --table docs/reliability.md $(ARGS)

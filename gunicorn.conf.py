@@ -1,9 +1,9 @@
 """
-gunicorn's settings; `gunicorn` alone, in this directory, is the whole command.
+gunicorn's settings. Run `gunicorn` without arguments in this directory.
 
-To stop an instance without losing a request: SIGUSR1 (readiness fails, requests are served), wait
-until the load balancer has seen it, then SIGTERM (requests in progress are completed). SIGHUP
-replaces the workers; a new release or another environment needs a new master.
+To stop an instance without losing requests: send SIGUSR1 (readiness fails, requests are served),
+wait until the load balancer has removed the instance, then send SIGTERM (requests in progress are
+completed). SIGHUP restarts the workers. A new release or environment needs a new master.
 """
 
 import atexit
@@ -21,34 +21,34 @@ from config import settings
 
 
 def remove_metrics(directory, owner):
-    if os.getpid() == owner:  # A worker that exits leaves the others' files.
+    if os.getpid() == owner:  # A worker that exits must keep the files of the others.
         shutil.rmtree(directory, ignore_errors=True)
 
 
 if settings.METRICS_PORT:
-    # The files in which all processes count. The variable has to be set before the first metric.
+    # The metric files of all processes. The variable must be set before the first metric.
     metrics_directory = tempfile.mkdtemp(prefix="latchkey-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_directory
     atexit.register(remove_metrics, metrics_directory, os.getpid())
 
 is_reloading = "--reload" in sys.argv
 if not is_reloading:
-    # In the master, a bad configuration ends the start with one list and exit code 1. With
-    # --reload the master must not import the modules that its workers are to load afresh.
+    # In the master, an invalid configuration prints one list and exits with 1. With --reload the
+    # master must not import modules that its workers reload.
     from config.startup import exit_on_faults
 
     exit_on_faults()
 
-    # Python's warnings are log lines too, in the service's format.
+    # Log Python's warnings in the service's format.
     logging.captureWarnings(True)
 
 
 class Logger(glogging.Logger):
-    """gunicorn's log, written by the service's handler and in its format."""
+    """gunicorn's log in the service's format."""
 
     def setup(self, cfg):
         super().setup(cfg)
-        if not is_reloading:  # Then the master has no settings, and so no handler.
+        if not is_reloading:  # With --reload the master has no handler.
             self.error_log.handlers.clear()
             self.error_log.propagate = True
 
@@ -62,19 +62,19 @@ ports = [settings.PORT, *([settings.METRICS_PORT] if settings.METRICS_PORT else 
 bind = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for port in ports]
 workers = settings.WEB_CONCURRENCY
 threads = settings.WEB_THREADS
-# Three times the longest that a request may take: two seconds in the hashing queue, about one to
-# hash, five for a database that hangs. SIGKILL has to come later than this.
+# Three times the maximum duration of a request: two seconds in the hashing queue, about one for the
+# hash, five for a database that hangs. SIGKILL must come later.
 graceful_timeout = 30
-# Longer than the service's own Retry-After: a client that waits finds its connection open.
+# Longer than the service's Retry-After, so that a waiting client keeps its connection.
 keepalive = 5
-# TRUSTED_PROXY_COUNT says which proxies to trust; gunicorn trusts none.
+# TRUSTED_PROXY_COUNT sets the trusted proxies; gunicorn trusts none.
 forwarded_allow_ips = ""
-# No socket in the home directory, which may be read-only.
+# The home directory may be read-only.
 control_socket_disable = True
 
 
 def on_starting(server):
-    """Keep the embedded database running as long as the master; count its connections."""
+    """Start the embedded database for the lifetime of the master, and run the startup checks."""
     if settings.DATABASES["default"].get("ENGINE") == "ops.database.embedded":
         from ops.database import embedded
 
@@ -84,7 +84,7 @@ def on_starting(server):
 
 
 def child_exit(server, worker):
-    """Drop the gauges of a worker that has exited; its counters stay."""
+    """Remove the gauges of an exited worker; its counters remain."""
     if settings.METRICS_PORT:
         from prometheus_client.multiprocess import mark_process_dead
 
@@ -92,13 +92,13 @@ def child_exit(server, worker):
 
 
 def post_fork(server, worker):
-    """Let a reloaded worker read the settings anew."""
+    """Remove the settings so that a reloaded worker reads them again."""
     if is_reloading:
         del sys.modules["config.settings"], sys.modules["config.environment"]
 
 
 def post_worker_init(worker):
-    """Print the addresses at the end of `make run`'s output, once a worker can serve."""
+    """Log the URLs for `make run` when the first worker is ready."""
     if is_reloading and worker.age == 1:
         origin = f"http://{'localhost' if host == '127.0.0.1' else host}:{settings.PORT}"
         worker.log.info("API      %s/api/v1", origin)
@@ -107,4 +107,4 @@ def post_worker_init(worker):
         if settings.MAILBOX:
             worker.log.info("Mail     %s/mail", origin)
         worker.log.info("Staff    .venv/bin/python manage.py createsuperuser")
-        worker.log.info("Ctrl-C stops the service, and its database with it.")
+        worker.log.info("Ctrl-C stops the service and its embedded database.")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Django's command-line utility, behind the project's own start-up checks."""
+"""Django's command-line utility with the project's startup checks."""
 
 import os
 import sys
 
-# What must run before a configuration exists, or says itself what is wrong with it.
+# Commands that run without a valid configuration, or report its faults themselves.
 UNCHECKED = {"help", "--help", "-h", "version", "--version"}
 UNCHECKED |= {"generatesecrets", "setup", "doctor", "collectstatic"}
 

@@ -19,6 +19,7 @@ from accounts.models import Event, Session, User
 from accounts.passwords import MAXIMUM_LENGTH
 from accounts.tokens import LONGEST_TOKEN
 from api.fields import LineField, StringField
+from api.serializers import ModelSerializer
 
 TAKEN = {
     "accounts_user_username_unique": ("username", "A user with this username already exists."),
@@ -58,7 +59,7 @@ class NewPasswordField(PasswordField):
             raise serializers.ValidationError(get_error_detail(error)) from error
 
 
-class UserSerializer(serializers.ModelSerializer[User]):
+class UserSerializer(ModelSerializer):
     """A user as the users themselves see it."""
 
     username = StringField(min_length=3, max_length=50, validators=[username_validator])
@@ -69,16 +70,6 @@ class UserSerializer(serializers.ModelSerializer[User]):
         model = User
         fields = ["id", "username", "email", "names", "date_joined"]
         read_only_fields = ["id", "date_joined"]
-
-    def to_representation(self, user: User) -> dict[str, Any]:
-        # By hand: to build the fields for each answer takes longer than all else of it.
-        return {
-            "id": user.pk,
-            "username": user.username,
-            "email": user.email,
-            "names": user.names,
-            "date_joined": user.date_joined,
-        }
 
     def validate_username(self, username: str) -> str:
         """Reserve names that look official; only staff give them, in the console."""
@@ -102,28 +93,36 @@ class UserSerializer(serializers.ModelSerializer[User]):
 
     def save(self, **kwargs: Any) -> User:
         try:
-            return super().save(**kwargs)
+            user: User = super().save(**kwargs)
         except IntegrityError as error:
             field, message = TAKEN[error.__cause__.diag.constraint_name]  # type: ignore[union-attr]
             detail = serializers.ErrorDetail(message, code="unique")
             raise serializers.ValidationError({field: [detail]}) from error
+        return user
 
 
 class ProfileSerializer(UserSerializer):
-    """A user as the caller may see them: some keys are for the users themselves, and for staff."""
+    """
+    A user as the caller may see them.
 
-    PRIVATE = ("email", "date_joined")
+    Others see the fields of `PUBLIC`; the users themselves, and staff who may view users, see all.
+    """
 
-    email = EmailField(max_length=LONGEST_EMAIL, required=False)
-    date_joined = serializers.DateTimeField(required=False)
+    PUBLIC = frozenset({"id", "username", "names"})
+
+    def build_fields(self) -> dict[str, Any]:
+        """Describe what others do not see as optional."""
+        fields = super().build_fields()
+        for name in fields.keys() - self.PUBLIC:
+            fields[name].read_only = fields[name].required = False
+        return fields
 
     def to_representation(self, instance: User) -> dict[str, Any]:
         data = super().to_representation(instance)
         caller = self.context["request"].user
-        if instance != caller and not (caller.is_staff and caller.has_perm("accounts.view_user")):
-            for name in self.PRIVATE:
-                del data[name]
-        return data
+        if instance == caller or (caller.is_staff and caller.has_perm("accounts.view_user")):
+            return data
+        return {name: data[name] for name in data if name in self.PUBLIC}
 
 
 @extend_schema_serializer(
@@ -242,28 +241,19 @@ class RevokedSerializer(serializers.Serializer[Session]):
     revoked = serializers.IntegerField(help_text="How many sessions were ended.")
 
 
-class SessionSerializer(serializers.ModelSerializer[Session]):
-    current = serializers.BooleanField(help_text="Whether it is the caller's session.")
+class SessionSerializer(ModelSerializer):
+    current = serializers.SerializerMethodField(help_text="Whether it is the caller's session.")
 
     class Meta:
         model = Session
         fields = ["id", "current", "user_agent", "device", "ip_address"]
         fields += ["created_at", "last_used_at", "expires_at"]
 
-    def to_representation(self, session: Session) -> dict[str, Any]:
-        return {
-            "id": session.pk,
-            "current": session == self.context["request"].auth,
-            "user_agent": session.user_agent,
-            "device": session.device,
-            "ip_address": session.ip_address,
-            "created_at": session.created_at,
-            "last_used_at": session.last_used_at,
-            "expires_at": session.expires_at,
-        }
+    def get_current(self, session: Session) -> bool:
+        return bool(session == self.context["request"].auth)
 
 
-class EventSerializer(serializers.ModelSerializer[Event]):
+class EventSerializer(ModelSerializer):
     """What happened, as the user may know it: not from where somebody else did it."""
 
     event = serializers.ChoiceField(Event.Kind.choices, source="kind")

@@ -1,10 +1,10 @@
 """
-Every error response as a problem document (RFC 9457).
+Error responses as problem documents (RFC 9457).
 
-`exception_handler` serves DRF's views; `ProblemMiddleware` covers what happens outside of them.
-The texts are fixed by code: the text of an exception may name a library, a path or a value.
-Where errors are pages for people, a middleware sets `request.render_problem`: a function that gets
-the members of the problem document and returns the response.
+`exception_handler` handles the exceptions of DRF's views, `ProblemMiddleware` all others. The code
+determines the text: the text of an exception may contain a library, a path or a value. A middleware
+that renders errors as HTML sets `request.render_problem`, a function from the members of the
+problem document to the response.
 """
 
 import http
@@ -34,21 +34,21 @@ logger = logging.getLogger(__name__)
 Render = Callable[[Mapping[str, Any]], HttpResponse]
 
 DETAILS = {
-    "parse_error": "The request can't be read.",
-    "not_authenticated": "This needs a bearer token.",
-    "invalid_credentials": "The identity or the password is wrong.",
+    "parse_error": "The request is malformed.",
+    "not_authenticated": "The request requires a bearer token.",
+    "invalid_credentials": "The identity or the password is incorrect.",
     "token_not_valid": "The token is not valid.",
-    "permission_denied": "You may not do this.",
-    "password_change_required": "This password must be changed first: POST /auth/password.",
-    "not_found": "There is nothing here.",
-    "method_not_allowed": "This method is not allowed here; the Allow header says which are.",
-    "conflict": "Other rows refer to this one, so it cannot be deleted.",
-    "length_required": "The request needs a Content-Length.",
-    "payload_too_large": "The body is larger than 1 MiB, or a form larger than 192 KiB.",
+    "permission_denied": "You do not have permission to perform this action.",
+    "password_change_required": "The password must be changed with POST /auth/password.",
+    "not_found": "The requested resource does not exist.",
+    "method_not_allowed": "The method is not allowed. The Allow header lists the allowed methods.",
+    "conflict": "The resource cannot be deleted because others refer to it.",
+    "length_required": "The request requires a Content-Length header.",
+    "payload_too_large": "The body exceeds 1 MiB, or the form exceeds 192 KiB.",
     "unsupported_media_type": "The body must be application/json in UTF-8.",
-    "rate_limited": "Too many requests; the Retry-After header says how many seconds to wait.",
-    "server_error": "Something went wrong on our side; the request id helps to find out what.",
-    "service_unavailable": "This can't be answered right now; try again in a moment.",
+    "rate_limited": "The rate limit is exceeded. Retry after Retry-After seconds.",
+    "server_error": "An internal error occurred. It is logged with this request id.",
+    "service_unavailable": "The service is temporarily unavailable. Try again later.",
 }
 CODES = {
     400: "parse_error",
@@ -64,8 +64,8 @@ CODES = {
     500: "server_error",
     503: "service_unavailable",
 }
-MAXIMUM_ERRORS = 20  # entries of `errors`, however many faults a request has
-# As RFC 9110 names them; Python before 3.13 has the older names.
+MAXIMUM_ERRORS = 20  # entries of `errors`
+# The names of RFC 9110. Python before 3.13 has the names of earlier RFCs.
 TITLES = {
     413: "Content Too Large",
     414: "URI Too Long",
@@ -82,19 +82,19 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (ProtectedError, 409),
     (RestrictedError, 409),
 )
-# PostgreSQL away, out of connections, too slow, or (InternalError) not taking writes.
-DATABASE_AWAY = (OperationalError, InterfaceError, InternalError)
+# PostgreSQL is unavailable, out of connections, too slow or (InternalError) read-only.
+DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
-# What Django's admin raises where a query, a selection or a cookie does not fit its column.
-UNREADABLE = (DataError, FieldError, OverflowError, ValidationError, ValueError)
+# Django's admin raises these for a query, a selection or a cookie that does not fit its column.
+INPUT_ERRORS = (DataError, FieldError, OverflowError, ValidationError, ValueError)
 
 
 class ErrorPage(HttpResponse):
-    """A response of 400 or above as a page, which a middleware's `render_problem` makes."""
+    """An error response as an HTML page, built by `request.render_problem`."""
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
-    """Respond to an exception of a DRF view; `ProblemMiddleware` takes what is unexpected."""
+    """Return the response to an exception of a DRF view, or None if the exception is unexpected."""
     return problem_for(context["request"]._request, error)
 
 
@@ -103,8 +103,8 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
     if isinstance(error, exceptions.ValidationError):
         return validation_problem(request, error)
     if isinstance(error, exceptions.APIException):
-        # The class knows the status: DRF turns an instance's 401 into a 403 where a view has no
-        # authenticator, as login and refresh have none.
+        # DRF changes the status of an instance from 401 to 403 if the view has no authenticator, as
+        # in login and refresh. The class keeps the status.
         status = type(error).status_code
         code = error.get_codes()
         code = code if isinstance(code, str) and code in DETAILS else CODES[status]
@@ -112,7 +112,7 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
         limit = getattr(error, "limit", None)
         headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
         return problem(request, status, code=code, retry_after=wait, headers=headers)
-    if isinstance(error, DATABASE_AWAY):
+    if isinstance(error, DATABASE_ERRORS):
         logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
         return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
     known = status_of(request, error)
@@ -120,23 +120,23 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
 
 
 def status_of(request: HttpRequest, error: Exception) -> int | None:
-    for kind, status in STATUSES:
-        if isinstance(error, kind):
+    for error_type, status in STATUSES:
+        if isinstance(error, error_type):
             return status
-    if has_pages(request) and isinstance(error, UNREADABLE):
-        # It may also be a fault of the code, so the log tells where it was raised.
+    if has_pages(request) and isinstance(error, INPUT_ERRORS):
+        # The cause may also be a defect in the code, so the traceback is logged.
         logger.warning("%s: %s", type(error).__name__, request.path, exc_info=error)
         return 400
     return None
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Respond where a page's form lacks the token that its cookie demands."""
-    return problem(request, 403, detail="This form has expired. Load the page again.")
+    """Return the response to a form whose CSRF token is missing or expired."""
+    return problem(request, 403, detail="The form has expired. Reload the page.")
 
 
 def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
-    """Respond to any exception; one that is not expected is logged, and nothing of it shown."""
+    """Return the response to any exception; log an unexpected one without disclosing it."""
     if response := problem_for(request, error):
         return response
     logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
@@ -144,7 +144,7 @@ def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Replace any other response of 400 and above, such as Django's own, with its headers kept."""
+    """Replace an error response that is no problem document, such as Django's; keep its headers."""
     if response.status_code < 400 or is_problem(response):
         return response
     replaced = {"content-type", "content-length"}
@@ -155,12 +155,12 @@ def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponse
 def validation_problem(request: HttpRequest, error: exceptions.ValidationError) -> HttpResponse:
     errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
-    detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
+    detail = "1 field is invalid." if fields == 1 else f"{fields} fields are invalid."
     return problem(request, 400, code="validation_error", detail=detail, errors=errors)
 
 
 def field_errors(details: Any, field: str | None = None) -> Iterator[dict[str, str | None]]:
-    """Flatten DRF's nested details; a nested field is joined by dots."""
+    """Flatten DRF's nested details; join the names of nested fields with dots."""
     if isinstance(details, list):
         for entry in details:
             yield from field_errors(entry, field)
@@ -182,7 +182,7 @@ def problem(
     headers: Mapping[str, str] = {},
     **members: Any,
 ) -> HttpResponse:
-    """Build a response of 400 or above: a problem document, or a page where people read it."""
+    """Build an error response: a problem document, or the page of `request.render_problem`."""
     code = code or CODES.get(status, "server_error" if status >= 500 else "parse_error")
     title = TITLES.get(status) or http.HTTPStatus(status).phrase
     detail = detail or DETAILS[code]
@@ -210,5 +210,5 @@ def is_problem(response: HttpResponseBase) -> bool:
 
 
 def has_pages(request: HttpRequest) -> bool:
-    """Tell whether people read the errors of this path, in HTML."""
+    """Return whether errors of this request are rendered as HTML pages."""
     return hasattr(request, "render_problem")

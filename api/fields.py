@@ -1,4 +1,4 @@
-"""Serializer fields for what strangers send: nothing is coerced, and length comes before work."""
+"""Serializer fields that coerce nothing and check a raw length before any other work."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 from rest_framework import serializers
 from rest_framework.fields import empty, get_error_detail
 
-from api.text import check_raw_length, normalize_line
+from api.text import check_text, normalize_line
 
 DIGITS = re.compile(r"[0-9]{1,19}")
 
@@ -30,8 +30,8 @@ class StringField(serializers.CharField):
         return super().run_validation(data)
 
     def normalize(self, text: str) -> str:
-        """Return the text in the form that is validated; raises Django's ValidationError."""
-        check_raw_length(text, self.limit)
+        """Return the text to be validated; raise Django's ValidationError if it is rejected."""
+        check_text(text, self.limit)
         return text
 
 
@@ -51,8 +51,8 @@ class StrictIntegerField(serializers.IntegerField):
         return super().to_internal_value(data)
 
 
-class IdField(serializers.IntegerField):
-    """Digits in a query string; `int` alone accepts "+1", "1_0" and digits of other scripts."""
+class QueryIntegerField(serializers.IntegerField):
+    """An id in a query string; `int` alone accepts "+1", "1_0" and digits of other scripts."""
 
     def to_internal_value(self, data: Any) -> int:
         if not DIGITS.fullmatch(data):

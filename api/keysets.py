@@ -1,8 +1,8 @@
 """
-The total order of a list, and cursors that name a place in it.
+Keyset pagination: total orders, and cursors that identify a position in a list.
 
-A cursor compares the keys of the order and the primary key as one row, which an index on them
-serves however many keys are equal.
+A cursor compares the keys of the order and the primary key as one row. An index on these columns
+serves the comparison, however many keys are equal.
 """
 
 import functools
@@ -17,7 +17,7 @@ from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
 from django.db.models.lookups import GreaterThan, LessThan
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
-# The most characters that all keys of a cursor may have, since it is part of a request line.
+# The most characters of all keys in a cursor. A cursor is part of the request line.
 LONGEST_KEYS = 256
 # Types whose values survive a conversion to text and back.
 KEY_TYPES = (
@@ -45,10 +45,10 @@ def compiled(queryset: QuerySet[Any]) -> tuple[str, Any]:
 
 
 def in_total_order(queryset: QuerySet[Any]) -> QuerySet[Any]:
-    """Append the primary key where the order lacks it, in the direction of the key before it."""
+    """Append the primary key to an order without it, in the direction of the preceding key."""
     query = queryset.query
     if query.combinator or isinstance(query.group_by, tuple):
-        return queryset  # Here a primary key would change what is selected.
+        return queryset  # A primary key would change the result.
     meta = queryset.model._meta
     keys = list(query.order_by or (query.default_ordering and meta.ordering) or ())
     if not {"pk", meta.pk.name, meta.pk.attname} & set(map(name_of, keys)):
@@ -65,36 +65,36 @@ def name_of(key: Any) -> str:
 
 
 def cursor_fields(queryset: QuerySet[Any]) -> list[Any]:
-    """Return the fields of the order up to the primary key; none where a cursor would be wrong."""
+    """Return the fields of the order up to the primary key; [] if a cursor cannot follow it."""
     query, keys = queryset.query, queryset.query.order_by
-    is_of_models = query.default_cols and not query.combinator
-    if not is_of_models or len(set(map(is_descending, keys))) != 1:
+    selects_models = query.default_cols and not query.combinator
+    if not selects_models or len(set(map(is_descending, keys))) != 1:
         return []
     fields = [key_field(queryset.model, name_of(key)) for key in keys]
-    ends = [place for place, field in enumerate(fields, 1) if field and field.primary_key]
+    ends = [position for position, field in enumerate(fields, 1) if field and field.primary_key]
     fields = fields[: ends[0]] if ends else []
     return fields if all(fields) else []
 
 
 def key_field(model: type[models.Model], name: str) -> Any:
-    """Return the field that orders rows by its own values, none of them null."""
+    """Return the field of a key, or None if it is nullable or does not sort by its own values."""
     try:
         field: Any = model._meta.pk if name == "pk" else model._meta.get_field(name)
     except FieldDoesNotExist:
         return None
-    # The name of a relation stands for the ordering of the related model.
+    # The name of a relation means the ordering of the related model.
     is_own = not field.is_relation or name in {"pk", field.attname}
     return field if is_own and not field.null and isinstance(key_type(field), KEY_TYPES) else None
 
 
 def key_type(field: Any) -> Any:
-    """Return how a key is compared: text as it is stored, whatever a field would make of it."""
+    """Return the type for comparisons. Text is compared as stored, not as the field converts it."""
     field = getattr(field, "target_field", field)
     return models.TextField() if isinstance(field, models.CharField | models.TextField) else field
 
 
 class Keyset:
-    """An ordered list, and the cursors that name a place in it."""
+    """An ordered queryset and its cursors."""
 
     def __init__(
         self, queryset: QuerySet[Any], limit: int, conditions: tuple[Q, Q] | None = None
@@ -114,14 +114,14 @@ class Keyset:
         return [getattr(row, name) for name in self.names]
 
     def cursor(self, values: list[Any]) -> str:
-        """Name the place behind a row by its keys, or by its primary key if they are long."""
+        """Return the cursor after a row: its keys, or its primary key if the keys are long."""
         keys = [str(value) for value in values]
         is_short = sum(map(len, keys)) <= LONGEST_KEYS
-        place = [keys, ""] if is_short else [keys[-1:], digest(keys)]
-        return signing.dumps([self.fingerprint, *place], salt=__name__, compress=True)
+        position = [keys, ""] if is_short else [keys[-1:], digest(keys)]
+        return signing.dumps([self.fingerprint, *position], salt=__name__, compress=True)
 
-    def place(self, cursor: str) -> Q:
-        """Select what follows the row that a cursor names. Reject a cursor of another list."""
+    def position(self, cursor: str) -> Q:
+        """Return the condition for rows after a cursor; reject a cursor of another list."""
         try:
             fingerprint, keys, checksum = signing.loads(cursor, salt=__name__)
         except signing.BadSignature:
@@ -129,18 +129,18 @@ class Keyset:
         if fingerprint != self.fingerprint:
             reject("cursor", "The cursor does not belong to this list.")
         if checksum:
-            keys = self.keys_of(keys[0], checksum)
+            keys = self.read_keys(keys[0], checksum)
         types = map(key_type, self.fields)
-        return self.behind([t.to_python(key) for t, key in zip(types, keys, strict=True)])
+        return self.after([t.to_python(key) for t, key in zip(types, keys, strict=True)])
 
-    def behind(self, values: Sequence[Any]) -> Q:
-        """Select what follows the row that has these keys."""
+    def after(self, values: Sequence[Any]) -> Q:
+        """Return the condition for rows after the row with these keys."""
         row = Row(*(Value(v, key_type(f)) for v, f in zip(values, self.fields, strict=True)))
         comparison = LessThan if is_descending(self.queryset.query.order_by[0]) else GreaterThan
         return Q(comparison(Row(*map(F, self.names)), row))
 
-    def keys_of(self, pk: str, checksum: str) -> list[str]:
-        """Read the keys of a row, if they still are what they were."""
+    def read_keys(self, pk: str, checksum: str) -> list[str]:
+        """Return the keys of a row; raise ValidationError if they have changed since the cursor."""
         rows = self.queryset.model._base_manager.using(self.queryset.db).filter(pk=pk)
         keys = [str(value) for value in rows.values_list(*self.names).first() or ()]
         if digest(keys) != checksum:

@@ -1,8 +1,8 @@
 """
-What holds for every request before its view and for every response after it.
+Middleware for every request and response, one class for each purpose.
 
-Each class does one thing; their order in `MIDDLEWARE` matters. What views rely on: the client's
-address is in `REMOTE_ADDR`, an API path has no slash at its end, a body is read and not too long.
+The order in `MIDDLEWARE` matters. Views rely on it: `REMOTE_ADDR` is the client's address, an API
+path has no trailing slash, and the body has been read and is within its limit.
 """
 
 import ipaddress
@@ -29,16 +29,16 @@ PAGE_POLICY = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'; object-src 'none'"
 )
-LONGEST_QUERY = 4096  # characters: gunicorn takes no longer request line
-# As a proxy may write it: an IPv4 address or an IPv6 one in brackets, each with a port or without.
+LONGEST_QUERY = 4096  # characters; gunicorn rejects longer request lines
+# The forms that proxies write: IPv4 with a port, or IPv6 in brackets with or without a port.
 ADDRESS_AND_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:[0-9]{1,5})?|(?P<ipv4>[^:]+):[0-9]{1,5}")
 DRAINED_BYTES = 16 * 1024 * 1024
-# Decoding 1 MiB of percent signs takes a quarter of a second. This holds a form's longest text.
+# Decoding 1 MiB of percent signs takes 0.25 s. The longest text of a form fits into this limit.
 LONGEST_FORM = 192 * 1024
 
 
 class ClientAddressMiddleware:
-    """Put the client's address into `REMOTE_ADDR`, where limits and log lines read it."""
+    """Set `REMOTE_ADDR` to the client's address, for rate limits and the log."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -49,7 +49,7 @@ class ClientAddressMiddleware:
 
 
 class ResponseHeadersMiddleware:
-    """Add the content security policy, the state of a rate limit, and `no-store`."""
+    """Add the content security policy, the rate limit headers and `no-store`."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -65,7 +65,7 @@ class ResponseHeadersMiddleware:
 
 
 class ProblemMiddleware:
-    """Turn exceptions and error responses from anywhere below into problem documents."""
+    """Convert exceptions and error responses of inner layers into problem documents."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -74,13 +74,13 @@ class ProblemMiddleware:
         response: HttpResponseBase
         try:
             response = self.get_response(request)
-        except Exception as error:  # noqa: BLE001 - the last boundary; what is unexpected is logged
+        except Exception as error:  # noqa: BLE001 - the outermost boundary; it logs unexpected errors
             response = errors.response_for(request, error)
         return errors.as_problem(request, response)
 
 
 class TrailingSlashMiddleware:
-    """Accept a slash at the end of an API path."""
+    """Accept a trailing slash on API paths."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -92,23 +92,23 @@ class TrailingSlashMiddleware:
         return self.get_response(request)
 
 
-class UnfitRequestMiddleware:
-    """Reject a request that no view should see: body too long, unknown host, unstorable query."""
+class RequestValidationMiddleware:
+    """Reject a body that is too long, an unknown host and a query that cannot be stored."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         try:
-            refuse_unfit(request)
+            validate_request(request)
         except (BadRequest, SuspiciousOperation, UnreadablePostError, APIException) as error:
-            # Raised further, Django would turn each SuspiciousOperation into the same 400.
+            # Django would convert every SuspiciousOperation into the same 400.
             return errors.response_for(request, error)
         return self.get_response(request)
 
 
 class AllowedMethodsMiddleware:
-    """Respond to OPTIONS, and to methods that a route lacks, before any token or limit is read."""
+    """Respond to OPTIONS and to unsupported methods before authentication and rate limits."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -146,8 +146,8 @@ def is_health(path: str) -> bool:
 
 
 def allowed_methods(view: Callable[..., HttpResponseBase]) -> list[str]:
-    """List a route's methods: those of a viewset's actions, or the handlers of a plain view."""
-    view_class: type[View] = getattr(view, "cls", None) or view.view_class  # type: ignore[attr-defined]
+    """Return a route's methods: the actions of a viewset, or the handlers of a plain view."""
+    view_class: type[View] = getattr(view, "cls", None) or view.view_class  # type: ignore[attr-defined]  # set by Django
     handlers = getattr(view, "actions", None) or dir(view_class)
     methods = {name for name in view_class.http_method_names if name in handlers}
     methods |= {"options"} | ({"head"} if "get" in methods else set())
@@ -156,21 +156,21 @@ def allowed_methods(view: Callable[..., HttpResponseBase]) -> list[str]:
 
 def client_address(request: HttpRequest) -> str:
     """
-    Return the address to count by: the socket's, or what the trusted proxies forwarded.
+    Return the client's address: the socket's, or the one that the trusted proxies forwarded.
 
-    Each proxy appends the address that it was called from, so of N proxies' entries the client's
-    is the Nth from the right; whatever stands further left, the client may have made up.
+    Each proxy appends the address of its peer. With N trusted proxies the client's address is the
+    Nth entry from the right. The client can forge all entries further left.
     """
     count: int = settings.TRUSTED_PROXY_COUNT
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
     if count and len(forwarded) >= count and (address := canonical_address(forwarded[-count])):
         return address
-    # A Unix socket has no address; all that comes through one counts as one client.
-    return canonical_address(request.META.get("REMOTE_ADDR", "")) or "0.0.0.0"  # noqa: S104
+    # A Unix socket has no address; all its requests count as one client.
+    return canonical_address(request.META.get("REMOTE_ADDR", "")) or "0.0.0.0"  # noqa: S104 - a placeholder, not bound
 
 
 def canonical_address(text: str) -> str | None:
-    """Return an address in its one form: no port, no zone, IPv4 in IPv6 as IPv4; None for none."""
+    """Return an address without port and zone, IPv4-mapped IPv6 as IPv4, or None if invalid."""
     text = text.strip()
     if match := ADDRESS_AND_PORT.fullmatch(text):
         text = match["ipv6"] or match["ipv4"]
@@ -182,11 +182,11 @@ def canonical_address(text: str) -> str | None:
     return str(mapped or address)
 
 
-def refuse_unfit(request: HttpRequest) -> None:
-    """Raise for a request that no view should see, and read the body of any other."""
+def validate_request(request: HttpRequest) -> None:
+    """Raise an exception if a request is invalid; read the body otherwise."""
     try:
-        # The answer may come before a view has read the body; a socket closed on unread bytes is
-        # reset, and the client never sees the answer.
+        # A view may respond before it reads the body. A socket that is closed with unread bytes is
+        # reset, and the client does not receive the response.
         body = request.body
     except RequestDataTooBig:
         drain(request)
@@ -196,21 +196,21 @@ def refuse_unfit(request: HttpRequest) -> None:
     if not is_health(request.path_info):
         request.get_host()
     if is_api(request.path_info) or errors.has_pages(request):
-        refuse_unstorable(request.META.get("QUERY_STRING", ""))
+        reject_unstorable(request.META.get("QUERY_STRING", ""))
 
 
 def drain(stream: Any) -> None:
-    """Read what a client goes on sending, within reason, so that it comes to read the answer."""
+    """Read the rest of a body, up to `DRAINED_BYTES`, so that the client reads the response."""
     for _ in range(DRAINED_BYTES // 65536):
         if not stream.read(65536):
             return
 
 
-def refuse_unstorable(query: str) -> None:
-    """Raise where a query string holds NUL, or bytes that are no UTF-8 (lone surrogates too)."""
+def reject_unstorable(query: str) -> None:
+    """Raise an exception if a query string contains NUL, lone surrogates or invalid UTF-8."""
     if len(query) > LONGEST_QUERY:
         raise BadRequest
-    text = query.encode("latin-1").decode(errors="surrogateescape")  # WSGI hands bytes as latin-1
+    text = query.encode("latin-1").decode(errors="surrogateescape")  # WSGI passes bytes as latin-1
     pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     if any(is_unstorable(name) for name, _ in pairs):
         raise ParseError

@@ -5,8 +5,8 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 
-class JSONOnly(DefaultContentNegotiation):
-    """Answer in the one representation there is, whatever `Accept` says: no 406."""
+class JSONOnlyNegotiation(DefaultContentNegotiation):
+    """Respond in JSON and ignore `Accept`, so no request gets a 406."""
 
     def select_renderer(
         self,

@@ -1,9 +1,9 @@
 """
-Lists whose cost does not grow with the table.
+Pagination whose cost does not grow with the table.
 
-The count stops at 10,000, and pages end there. A cursor (see api.keysets) walks on.
+The count stops at 10,000, and so do the pages. A cursor (api.keysets) continues from there.
 
-A view whose list can be searched sets `search_conditions` (see api.search).
+A view with a searchable list sets `search_conditions` (api.search).
 """
 
 import re
@@ -24,91 +24,91 @@ from api.search import Search
 MAXIMUM_COUNT = 10_000
 MAXIMUM_LIMIT = 100
 DEFAULT_LIMIT = 10
-# From this row on, a page is found by a statement of its own.
-DEEP = 1_000
+# From this offset on, a separate statement finds the start of a page.
+DEEP_OFFSET = 1_000
 
 
 class BoundedPagination(BasePagination):
     """
-    Page through a queryset in any order. A primary key that the order lacks is appended.
+    Paginate a queryset in any order; append the primary key if the order lacks it.
 
-    Where pages end, `next` contains a cursor if all keys have one direction and none is null.
-    A cursor is bound to the SQL of the queryset, which includes the filters of the view.
+    After the last page, `next` contains a cursor if all keys have the same direction and none is
+    nullable. A cursor is bound to the SQL of the queryset, including the filters of the view.
     A filter by time should therefore use the database's clock (`Now()`).
     """
 
-    def paginate_queryset(  # type: ignore[override]
+    def paginate_queryset(  # type: ignore[override]  # DRF's stub returns a page or None
         self,
         queryset: QuerySet[Any],
         request: Request,
         view: APIView | None = None,
     ) -> list[Any]:
         self.url = request.build_absolute_uri()
-        self.limit = whole_number(request, "limit", DEFAULT_LIMIT, high=MAXIMUM_LIMIT)
-        self.page = whole_number(request, "page", 1)
+        self.limit = positive_integer(request, "limit", DEFAULT_LIMIT, high=MAXIMUM_LIMIT)
+        self.page = positive_integer(request, "page", 1)
         self.start = (self.page - 1) * self.limit
         self.previous = self.link(page=self.page - 1) if self.page > 1 else None
         self.next: str | None = None
         conditions: tuple[Q, Q] | None = getattr(view, "search_conditions", None)
         keyset = Keyset(in_total_order(queryset), self.limit, conditions)
-        place = self.place(request, keyset)
+        position = self.position(request, keyset)
         if conditions is None:
-            return self.read_list(keyset, place)
-        return self.read_search(keyset, place, Search(keyset.queryset, conditions, keyset.names))
+            return self.read_list(keyset, position)
+        return self.read_search(keyset, position, Search(keyset.queryset, conditions, keyset.names))
 
-    def place(self, request: Request, keyset: Keyset) -> Q | None:
-        """Return a condition for what follows the request's cursor, or nothing for a page."""
+    def position(self, request: Request, keyset: Keyset) -> Q | None:
+        """Return the condition for rows after the request's cursor, or None without a cursor."""
         cursor = request.query_params.get("cursor")
         if cursor is None:
             if self.start >= MAXIMUM_COUNT:
                 raise NotFound
             return None
         if "page" in request.query_params:
-            reject("cursor", "A cursor and a page exclude each other.")
-        return keyset.place(cursor)
+            reject("cursor", "cursor and page are mutually exclusive.")
+        return keyset.position(cursor)
 
-    def read_list(self, keyset: Keyset, place: Q | None) -> list[Any]:
-        rows = list(self.rows_from(keyset, place)[: self.limit + 1])
+    def read_list(self, keyset: Keyset, position: Q | None) -> list[Any]:
+        rows = list(self.rows_from(keyset, position)[: self.limit + 1])
         if self.start and not rows:
             raise NotFound
         has_more = len(rows) > self.limit
         rows = rows[: self.limit]
         if has_more:
-            self.next = self.link_behind(keyset, place, keyset.values(rows[-1]))
-        # The first page of a short list is all of it, and needs no statement for the count.
-        is_whole = place is None and not self.start and not has_more
+            self.next = self.link_after(keyset, position, keyset.values(rows[-1]))
+        # The first page of a short list is the whole list, so it needs no count.
+        is_whole = position is None and not self.start and not has_more
         count = len(rows) if is_whole else bounded_count(keyset.queryset)
         self.count, self.count_capped = min(count, MAXIMUM_COUNT), count > MAXIMUM_COUNT
         return rows
 
-    def rows_from(self, keyset: Keyset, place: Q | None) -> QuerySet[Any]:
-        if place is not None:
-            return keyset.queryset.filter(place)
-        if self.start < DEEP or not keyset.names:
+    def rows_from(self, keyset: Keyset, position: Q | None) -> QuerySet[Any]:
+        if position is not None:
+            return keyset.queryset.filter(position)
+        if self.start < DEEP_OFFSET or not keyset.names:
             return keyset.queryset[self.start :]
-        # An index alone finds the row before a page. As a statement of its own: PostgreSQL would
-        # repeat a subquery for each row where its statistics expect one.
+        # An index-only scan finds the row before the page. It is a separate statement, because
+        # PostgreSQL repeats a subquery for each row if its statistics expect one row.
         before = keyset.queryset.values_list(*keyset.names)[self.start - 1 : self.start]
         keys = next(iter(before), None)
         if keys is None:
             raise NotFound
-        return keyset.queryset.filter(keyset.behind(keys))
+        return keyset.queryset.filter(keyset.after(keys))
 
-    def read_search(self, keyset: Keyset, place: Q | None, search: Search) -> list[Any]:
-        found = search.find(place)
+    def read_search(self, keyset: Keyset, position: Q | None, search: Search) -> list[Any]:
+        found = search.find(position)
         end = self.start + self.limit
         rows = list(keyset.queryset.filter(pk__in=found.pks[self.start : end]))
         if self.start and not rows:
             raise NotFound
         self.count, self.count_capped = found.count, found.is_capped
         if len(found.pks) > end:
-            self.next = self.link_behind(keyset, place, keyset.values(rows[-1]) if rows else [])
+            self.next = self.link_after(keyset, position, keyset.values(rows[-1]) if rows else [])
         elif found.last:
             self.next = self.cursor_link(keyset, found.last)
         return rows
 
-    def link_behind(self, keyset: Keyset, place: Q | None, values: list[Any]) -> str | None:
-        if place is None and self.start + self.limit < MAXIMUM_COUNT:
+    def link_after(self, keyset: Keyset, position: Q | None, values: list[Any]) -> str | None:
+        if position is None and self.start + self.limit < MAXIMUM_COUNT:
             return self.link(page=self.page + 1)
         return self.cursor_link(keyset, values)
 
@@ -141,8 +141,8 @@ class BoundedPagination(BasePagination):
                 "count": {"type": "integer", "minimum": 0, "maximum": MAXIMUM_COUNT},
                 "count_capped": {
                     "type": "boolean",
-                    "description": f"Whether there may be more: {MAXIMUM_COUNT:,} are counted, "
-                    "and of a search those among the rows that it reads.",
+                    "description": "Whether more rows may exist. A list counts up to "
+                    f"{MAXIMUM_COUNT:,} rows, a search the matches among the rows that it reads.",
                 },
                 "next": link,
                 "previous": link,
@@ -154,29 +154,33 @@ class BoundedPagination(BasePagination):
         limit = {"type": "integer", "minimum": 1, "maximum": MAXIMUM_LIMIT}
         limit["default"] = DEFAULT_LIMIT
         return [
-            parameter("page", {"type": "integer", "minimum": 1, "default": 1}, "From 1."),
-            parameter("limit", limit, "How many results a page has."),
             parameter(
-                "cursor", {"type": "string"}, "From `next`, where pages end; never beside `page`."
+                "page", {"type": "integer", "minimum": 1, "default": 1}, "The page number, from 1."
+            ),
+            parameter("limit", limit, "The number of results on a page."),
+            parameter(
+                "cursor",
+                {"type": "string"},
+                "The cursor of `next`. Not allowed with `page`.",
             ),
         ]
 
 
 def bounded_count(queryset: QuerySet[Any]) -> int:
-    """Count rows up to the maximum and one more. `count()` takes twice as long to compile."""
+    """Count at most `MAXIMUM_COUNT` + 1 rows. Django's `count()` takes twice as long to compile."""
     statement, parameters = compiled(queryset.order_by().values("pk")[: MAXIMUM_COUNT + 1])
     with connections[queryset.db].cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM ({statement}) AS found", parameters)  # noqa: S608
+        cursor.execute(f"SELECT count(*) FROM ({statement}) AS found", parameters)  # noqa: S608 - compiled SQL
         return int(cursor.fetchone()[0])
 
 
-def whole_number(request: Request, name: str, default: int, high: int | None = None) -> int:
+def positive_integer(request: Request, name: str, default: int, high: int | None = None) -> int:
     text = request.query_params.get(name)
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,18}", text) or not int(text) or (high and int(text) > high):
-        most = "" if high is None else f" to {high}"
-        reject(name, f"This must be a whole number from 1{most}.")
+        most = "" if high is None else f" and at most {high}"
+        reject(name, f"This must be an integer of at least 1{most}.")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document adds to the serializers: rejections, limits, plain Django views."""
+"""Additions to the OpenAPI document: error responses, rate limits and plain Django views."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ ERROR = {
     "properties": {
         "field": {
             "type": ["string", "null"],
-            "description": "A field of the body or the query; null for what concerns several.",
+            "description": "A field of the body or the query; null for an error of several.",
         },
         "code": {"type": "string"},
         "detail": {"type": "string"},
@@ -22,7 +22,7 @@ ERROR = {
 }
 PROBLEM = {
     "type": "object",
-    "description": "A refusal (RFC 9457).",
+    "description": "An error response (RFC 9457).",
     "required": ["type", "title", "status", "detail", "code", "request_id"],
     "properties": {
         "type": {"type": "string", "const": "about:blank"},
@@ -34,18 +34,18 @@ PROBLEM = {
         "request_id": {"type": "string"},
     },
 }
-TITLES = {
-    400: "The body or the query is not as it should be.",
-    401: "There is no token, or it is not valid.",
-    403: "It belongs to someone else.",
-    404: "There is no such thing.",
+DESCRIPTIONS = {
+    400: "The body or the query is invalid.",
+    401: "The token is missing or not valid.",
+    403: "The caller does not have permission.",
+    404: "The resource does not exist.",
     413: DETAILS["payload_too_large"],
     415: DETAILS["unsupported_media_type"],
-    429: "Too many requests.",
+    429: "The rate limit is exceeded.",
     500: DETAILS["server_error"],
-    503: "The database is away, or every place for hashing is taken.",
+    503: "The database is unavailable, or all hashing slots are in use.",
 }
-SEVERAL_CODES = {
+CODES_OF_STATUS = {
     400: ["validation_error", "parse_error"],
     401: ["not_authenticated", "token_not_valid", "invalid_credentials"],
 }
@@ -64,13 +64,13 @@ LIMITS = {
     "RateLimit": {
         "schema": {"type": "string"},
         "example": '"auth";r=4;t=30',
-        "description": "How many are left, and in how many seconds the window ends.",
+        "description": "The requests left, and the seconds until the window ends.",
     },
 }
 
 
 class ProblemAutoSchema(AutoSchema):
-    """Describe how each operation refuses, as far as its shape tells."""
+    """Describe the error responses of each operation."""
 
     def get_operation(
         self,
@@ -81,7 +81,7 @@ class ProblemAutoSchema(AutoSchema):
         registry: ComponentRegistry,
     ) -> dict[str, Any] | None:
         operation = super().get_operation(path, path_regex, path_prefix, method, registry)
-        if operation is None:  # pragma: no cover - what is excluded from the schema; nothing is
+        if operation is None:  # pragma: no cover - no operation is excluded
             return None
         problem = ResolvedComponent(
             name="Problem", type=ResolvedComponent.SCHEMA, object="Problem", schema=PROBLEM
@@ -92,16 +92,16 @@ class ProblemAutoSchema(AutoSchema):
         if is_limited:
             for response in responses.values():
                 response["headers"] = LIMITS
-        for status in sorted(self.refusals(operation, is_limited)):
-            responses[str(status)] = refusal(status, problem.ref, is_limited)
+        for status in sorted(self.error_statuses(operation, is_limited)):
+            responses[str(status)] = error_response(status, problem.ref, is_limited)
         return operation
 
-    def refusals(self, operation: dict[str, Any], is_limited: bool) -> set[int]:
+    def error_statuses(self, operation: dict[str, Any], is_limited: bool) -> set[int]:
         where = {parameter["in"] for parameter in operation.get("parameters", [])}
         rules = {
             400: "requestBody" in operation or "query" in where,
             401: "security" in operation or is_limited,
-            403: "path" in where and self.method != "GET" and self.asks_for_objects(),
+            403: "path" in where and self.method != "GET" and self.checks_objects(),
             404: "path" in where or "query" in where,
             413: self.method != "GET",
             415: "requestBody" in operation,
@@ -111,38 +111,41 @@ class ProblemAutoSchema(AutoSchema):
         }
         return {status for status, applies in rules.items() if applies}
 
-    def asks_for_objects(self) -> bool:
+    def checks_objects(self) -> bool:
         asking = (
             type(permission).has_object_permission for permission in self.view.get_permissions()
         )
         return any(method is not BasePermission.has_object_permission for method in asking)
 
 
-def refusal(status: int, schema: dict[str, Any], is_limited: bool) -> dict[str, Any]:
+def error_response(status: int, schema: dict[str, Any], is_limited: bool) -> dict[str, Any]:
     headers = (LIMITS if is_limited else {}) | (RETRY_AFTER if status in {429, 503} else {})
-    codes = ", ".join(f"`{code}`" for code in SEVERAL_CODES.get(status, [CODES[status]]))
+    codes = ", ".join(f"`{code}`" for code in CODES_OF_STATUS.get(status, [CODES[status]]))
     response: dict[str, Any] = {
-        "description": f"{TITLES[status]} Code: {codes}.",
+        "description": f"{DESCRIPTIONS[status]} Code: {codes}.",
         "content": {"application/problem+json": {"schema": schema}},
     }
     return response | ({"headers": headers} if headers else {})
 
 
 def add_schema_route(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    add_plain_route(result, "schema", "This document.", {"type": "object"})
+    add_plain_route(
+        result, "schema", "Get the schema", "Return this OpenAPI document.", {"type": "object"}
+    )
     return result
 
 
 def add_plain_route(
-    result: dict[str, Any], path: str, description: str, schema: dict[str, Any]
+    result: dict[str, Any], path: str, summary: str, description: str, schema: dict[str, Any]
 ) -> dict[str, Any]:
-    """Add a route that a plain Django view serves, and return its operation."""
+    """Add the route of a plain Django view and return its operation."""
     operation: dict[str, Any] = {
         "operationId": path.replace("/", "_"),
+        "summary": summary,
         "description": description,
         "tags": [path.partition("/")[0]],
         "responses": {
-            "200": {"description": "", "content": {"application/json": {"schema": schema}}}
+            "200": {"description": "OK", "content": {"application/json": {"schema": schema}}}
         },
     }
     result["paths"][f"/api/v1/{path}"] = {"get": operation}

@@ -1,19 +1,18 @@
 """
 Search a table of any size by reading a bounded number of its rows.
 
-A search is a pair of conditions. The first one, `match`, decides about a row. The second one,
-`index`, holds wherever `match` holds, and one index decides it without reading rows (such as `@>`
-by GIN). A search takes at most three steps:
+A search is a pair of conditions. `match` selects the matching rows. `index` is true for every
+matching row, and one index evaluates it without reading rows (such as `@>` with GIN). A search
+takes at most three steps:
 
-1. Read the first rows of the list, in its order. This is all of a short list.
-2. Read a sample of the table. If so many rows match that they would not be counted, the result of
-   step 1 stands: the count is what it found, and a cursor continues behind its last row. A page may
-   be short, but the walk visits every row.
-3. Otherwise read the rows that the index names. If they are few, they are all: sort, count. If they
-   are too many after all, the result of step 1 stands.
+1. Read the first rows of the list, in its order. A short list is complete after this step.
+2. Read a sample of the table. If too many rows match to count them, return the result of step 1:
+   its count, and a cursor after its last row. A page may be short, but the cursors visit every row.
+3. Otherwise read the rows that the index finds. If they are few, they are complete: sort and count
+   them. If they are too many, return the result of step 1.
 
-Step 1 needs an index on the ordering, and step 3 one for `index`. Nothing here depends on what
-PostgreSQL's statistics know.
+Step 1 needs an index on the ordering, step 3 an index for `index`. No step depends on PostgreSQL's
+statistics.
 """
 
 import contextlib
@@ -28,14 +27,14 @@ from django.db.models.expressions import RawSQL
 
 from api.keysets import compiled
 
-# How many rows each step reads at most.
+# The most rows that each step reads.
 SEARCH_ROWS = 2_000
-# How many pages of the table a sample has; a page has some dozens of rows.
+# The pages of the table in a sample. A page has some dozens of rows.
 SAMPLE_PAGES = 20
 
 
 class AnyOf(Func):
-    """As `__in`, with one parameter for all values."""
+    """`__in` with one parameter for all values."""
 
     template = "%(expressions)s)"
     arg_joiner = " = ANY ("
@@ -43,58 +42,60 @@ class AnyOf(Func):
 
 
 @dataclass(frozen=True)
-class Found:
+class Matches:
     """The primary keys of matching rows, in order."""
 
     pks: list[Any]
     count: int
     is_capped: bool = False
-    last: list[Any] | None = None  # The keys of the last row read, where not all rows were.
+    last: list[Any] | None = None  # The keys of the last row read, if rows are left.
 
 
 class Search:
-    """A search of an ordered queryset; `keys` are the names that its cursors compare."""
+    """A search of an ordered queryset; `keys` are the columns that its cursors compare."""
 
     def __init__(self, queryset: QuerySet[Any], conditions: tuple[Q, Q], keys: list[str]) -> None:
         self.queryset = queryset
         self.conditions = conditions
         self.keys = keys
 
-    def find(self, place: Q | None) -> Found:
-        """Find what matches behind a place; `count` is of the whole list."""
-        start = self.walk(self.queryset)
-        if place is None and not start.is_capped:
+    def find(self, position: Q | None) -> Matches:
+        """Return the matches after a position; `count` is the count of the whole list."""
+        start = self.read_first(self.queryset)
+        if position is None and not start.is_capped:
             return start
-        pks = self.complete(start)
+        pks = self.read_all(start)
         if pks is not None:
-            return self.sort(pks, place)
-        if place is None:
+            return self.sort(pks, position)
+        if position is None:
             return start
-        return replace(self.walk(self.queryset.filter(place)), count=start.count, is_capped=True)
+        return replace(
+            self.read_first(self.queryset.filter(position)), count=start.count, is_capped=True
+        )
 
-    def sort(self, pks: list[Any], place: Q | None) -> Found:
-        """Sort rows that are known to match, and leave out what the queryset does not select."""
-        # Without a LIMIT: for its sake PostgreSQL would walk the ordering's index instead.
+    def sort(self, pks: list[Any], position: Q | None) -> Matches:
+        """Sort matching rows, without those that the queryset does not select."""
+        # No LIMIT: with one, PostgreSQL would scan the index of the ordering.
         array = Value(pks, ArrayField(self.queryset.model._meta.pk))
         rows = self.queryset.filter(AnyOf(F("pk"), array)).values_list("pk", flat=True)
         found = list(rows)
-        return Found(found if place is None else list(rows.filter(place)), len(found))
+        return Matches(found if position is None else list(rows.filter(position)), len(found))
 
-    def complete(self, start: Found) -> list[Any] | None:
-        """Return all rows that match, in any order, if they are few enough to be known."""
+    def read_all(self, start: Matches) -> list[Any] | None:
+        """Return all matches in any order, or None if they are too many."""
         if not start.is_capped:
             return start.pks
         if self.is_common():
             return None
-        found = indexed(self.queryset, self.conditions)
+        found = find_by_index(self.queryset, self.conditions)
         return None if found.is_capped else found.pks
 
-    def walk(self, queryset: QuerySet[Any]) -> Found:
-        """Look for what matches among the first rows."""
+    def read_first(self, queryset: QuerySet[Any]) -> Matches:
+        """Return the matches among the first rows."""
         return read(queryset, self.conditions[0], SEARCH_ROWS, self.keys)
 
     def is_common(self) -> bool:
-        """Tell from a sample whether more rows of the table match than could be counted."""
+        """Return whether a sample shows that too many rows match to count them."""
         model, using = self.queryset.model, self.queryset.db
         table = connections[using].ops.quote_name(model._meta.db_table)
         rows = model._base_manager.using(using).annotate(
@@ -114,20 +115,20 @@ class Search:
                 parameters,
             )
             count, pages = cursor.fetchone()
-        # Rows that came together share pages: one page says nothing about the table.
+        # Rows that were inserted together share pages, so one page is no sample.
         return bool(pages > 1 and count * scale > 2 * SEARCH_ROWS)
 
 
-def indexed(queryset: QuerySet[Any], conditions: tuple[Q, Q]) -> Found:
-    """Find what matches among the rows of the whole table that the index names, in any order."""
+def find_by_index(queryset: QuerySet[Any], conditions: tuple[Q, Q]) -> Matches:
+    """Return the matches among the rows that the index finds in the whole table, in any order."""
     match, index = conditions
     rows = queryset.model._default_manager.using(queryset.db).filter(index).order_by()
-    with only_by_index(queryset.db):
+    with forced_index_scan(queryset.db):
         return read(rows, match, SEARCH_ROWS + 1)
 
 
-def read(rows: QuerySet[Any], match: Q, most: int, keys: Sequence[str] = ()) -> Found:
-    """Read at most so many rows and find what matches among them, in one statement."""
+def read(rows: QuerySet[Any], match: Q, most: int, keys: Sequence[str] = ()) -> Matches:
+    """Read at most `most` rows and return the matches among them, in one statement."""
     decided = rows.annotate(search_match=ExpressionWrapper(match, BooleanField()))
     statement, parameters = compiled(decided.values_list("pk", "search_match", *keys)[:most])
     names = ["pk", "search_match", *(f"key_{number}" for number, _ in enumerate(keys))]
@@ -135,25 +136,25 @@ def read(rows: QuerySet[Any], match: Q, most: int, keys: Sequence[str] = ()) -> 
     columns = ", ".join(["count(*)", "array_agg(pk) FILTER (WHERE search_match)", *lasts])
     with connections[rows.db].cursor() as cursor:
         cursor.execute(
-            f"SELECT {columns} FROM ({statement}) AS found ({', '.join(names)})",  # noqa: S608
+            f"SELECT {columns} FROM ({statement}) AS found ({', '.join(names)})",  # noqa: S608 - compiled SQL
             parameters,
         )
         count, pks, *last = cursor.fetchone()
     is_capped = count == most
-    return Found(pks or [], len(pks or []), is_capped, last if is_capped else None)
+    return Matches(pks or [], len(pks or []), is_capped, last if is_capped else None)
 
 
 @contextlib.contextmanager
-def only_by_index(using: str) -> Iterator[None]:
+def forced_index_scan(using: str) -> Iterator[None]:
     """
-    Keep PostgreSQL from scanning the table until enough rows match, as it does for common words.
+    Prevent a sequential scan, which PostgreSQL prefers for common words.
 
-    Memory keeps a bitmap exact: for a lossy one, each row of a page would be checked again.
+    More memory keeps bitmaps exact. A lossy bitmap would recheck each row of a page.
     """
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute(
             "SELECT set_config('enable_seqscan', 'off', true), set_config('work_mem', '64MB', true)"
         )
         yield
-        # The settings end here, in a transaction of the caller too.
+        # A rollback also resets the settings within the caller's transaction.
         transaction.set_rollback(True, using=using)

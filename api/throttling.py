@@ -1,10 +1,10 @@
 """
-Limits of requests, counted by django-ratelimit.
+Rate limits, counted by django-ratelimit.
 
-A view names its limit with `throttle_scope`. `auth` counts each client address and route, and the
-view may tell clients of one address apart with `throttle_ident`. `auth-read` counts each
-`throttle_ident` and route. DRF throttles after permissions, so a request that is rejected for want
-of a token is not counted; methods that a route lacks never come this far.
+A view selects its limit with `throttle_scope`. `auth` counts by client address and route, and
+optionally by `throttle_ident`. `auth-read` counts by `throttle_ident` and route. DRF checks limits
+after permissions, so a request without a required token is not counted. Neither is a request with
+an unsupported method.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,40 +22,40 @@ if TYPE_CHECKING:  # DRF's views import this module while they are being importe
     from rest_framework.views import APIView
 
 RATES = {"auth": "AUTH_RATE_LIMIT", "auth-read": "AUTH_READ_LIMIT"}
-# Called with the name of a limit when a client exceeds it, once for each window. An app that keeps
-# a record adds a function in `AppConfig.ready()`.
+# Callbacks for a client that exceeds a limit, called with the name of the limit once per window.
+# An app registers its own in `AppConfig.ready()`.
 on_limit_reached: list[Callable[[str], None]] = []
 
 
-class AddressThrottle(BaseThrottle):
+class RouteThrottle(BaseThrottle):
     def allow_request(self, request: Request, view: "APIView") -> bool:
         scope = getattr(view, "throttle_scope", None)
         if scope is None:
             return True
-        trouble = None
+        body_error = None
         try:
-            reject_foreign_body(request)
+            reject_cross_site_body(request)
             ident = view.throttle_ident(request) if hasattr(view, "throttle_ident") else ""
         except UnsupportedMediaType:
             raise
-        except APIException as error:  # A body that can't be read counts as well.
-            ident, trouble = "", error
+        except APIException as error:  # A malformed body counts too.
+            ident, body_error = "", error
         self.usage = count(request._request, scope, ident)
-        if trouble and not self.usage["should_limit"]:
-            raise trouble
+        if body_error and not self.usage["should_limit"]:
+            raise body_error
         return not self.usage["should_limit"]
 
     def wait(self) -> float:
         return float(self.usage["reset"])
 
 
-def reject_foreign_body(request: Request) -> None:
+def reject_cross_site_body(request: Request) -> None:
     """
-    Raise UnsupportedMediaType, uncounted, for what any web page can send.
+    Raise UnsupportedMediaType for a body that any web page can send, without counting it.
 
-    Browsers send forms, plain text and nothing at all across sites without a preflight. If it
-    counted, a page could use up the limit of its visitors' address. An access token can't be sent
-    so: a request that has one may lack a body.
+    Browsers send forms, plain text and empty bodies across sites without a preflight. If they
+    counted, a page could exhaust the limit of its visitors' address. Such requests cannot have an
+    access token, so a request with one may lack a body.
     """
     is_readable = any(
         media_type_matches(parser.media_type, request.content_type)
@@ -64,15 +64,15 @@ def reject_foreign_body(request: Request) -> None:
     if not is_readable and (request.auth is None or request._request.body):
         raise UnsupportedMediaType(request.content_type)
     if request.auth is None:
-        request.data  # noqa: B018 - It may be in another character set.
+        request.data  # noqa: B018 - raises UnsupportedMediaType for other character sets
 
 
 def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]:
     """
-    Count a request to this route and leave its headers for the response.
+    Count a request to this route and set its headers on `request.rate_limit`.
 
-    `reset` is the number of seconds until the next window has begun: django-ratelimit's window
-    includes the second in which it ends, so a client that waited `time_left` would be rejected.
+    `reset` is the number of seconds until the next window. django-ratelimit's window includes the
+    second in which it ends, so a client that waited only `time_left` would be rejected.
     """
     rate: tuple[int, int] = getattr(settings, RATES[name])
     usage = dict(count_in_cache(request, name, ident, rate))
@@ -81,7 +81,7 @@ def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]
         for record in on_limit_reached:
             record(name)
     remaining = max(0, usage["limit"] - usage["count"])
-    request.rate_limit = rate_limit_headers(  # type: ignore[attr-defined]
+    request.rate_limit = rate_limit_headers(  # type: ignore[attr-defined]  # for the middleware
         name, rate, reset=usage["reset"], remaining=remaining
     )
     return usage
@@ -91,10 +91,11 @@ def count_in_cache(
     request: HttpRequest, name: str, ident: str, rate: tuple[int, int]
 ) -> Mapping[str, Any]:
     """
-    Count where the processes share it, and return the usage.
+    Count a request in the shared cache and return the usage.
 
-    A cache that loses its key between two commands gives none (RATELIMIT_FAIL_OPEN). The request is
-    then counted again; a fault of the cache must not reject a client within its limit.
+    django-ratelimit returns no usage if the cache loses a key between two commands
+    (RATELIMIT_FAIL_OPEN). The request is then counted again: a cache failure must not reject a
+    client within its limit.
     """
     route = request.resolver_match.route if request.resolver_match else ""
     method = "GET" if request.method == "HEAD" else request.method
@@ -112,7 +113,7 @@ def count_in_cache(
 def rate_limit_headers(
     name: str, rate: tuple[int, int], *, reset: float, remaining: int = 0
 ) -> dict[str, str]:
-    """Describe a limit as draft-ietf-httpapi-ratelimit-headers does; `reset` in seconds."""
+    """Return the headers of draft-ietf-httpapi-ratelimit-headers; `reset` is in seconds."""
     quota, window = rate
     return {
         "RateLimit-Policy": f'"{name}";q={quota};w={window}',

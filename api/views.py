@@ -1,4 +1,4 @@
-"""The API's description and its interactive page, as plain views: nothing of the API applies."""
+"""The OpenAPI document and its Swagger UI, as plain views without authentication and limits."""
 
 import functools
 
@@ -25,6 +25,6 @@ class DocsView(View):
 
 @functools.cache
 def schema() -> bytes:
-    """Describe the API in OpenAPI 3.1; it can't change while the process runs."""
+    """Return the OpenAPI 3.1 document, which is constant for the process."""
     document = SchemaGenerator().get_schema(public=True)
     return bytes(OpenApiJsonRenderer().render(document, renderer_context={}))

@@ -1,1 +1,1 @@
-"""What is measured, against what, in one run; `make bench` and `make scale`."""
+"""Benchmarks of this project and a stock project: `make bench` and `make scale`."""

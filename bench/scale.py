@@ -1,4 +1,4 @@
-"""`make scale`: what the same request costs at 1,000 rows and at 1,000,000 (10,000,000 events)."""
+"""`make scale`: the cost of requests at 1,000 and at 1,000,000 rows (10,000,000 events)."""
 
 import argparse
 import contextlib
@@ -28,13 +28,13 @@ from tests.rig.redis import Redis
 
 SMALL = {"users": 100, "sessions": 1000, "events": 1000, "products": 1000}
 LARGE = {"users": 20_000, "sessions": 1_000_000, "events": 10_000_000, "products": 1_000_000}
-DEMANDED = 1.2
+MAXIMUM_GROWTH = 1.2
 Side = tuple[Service, Endpoint]
 # Words of a seventh of the products, of a seventy-seventh, of some 7,000 and of 200; and two pairs
 # of which no product has both, the second with every trigram of its first word in many.
 SEARCHES = ("brass", "brass+lamp", "abc", "zirconium", "brass+paper", "paperbrass+oak")
 ORDERINGS = ("-created_at", "created_at", "title", "-amount")
-# Matched by a search, in both: 200 rows of a word that nothing else has.
+# 200 rows with a rare word, in both databases.
 RARE = """
     INSERT INTO catalog_product (owner_id, title, description, amount, created_at, updated_at)
     SELECT (SELECT min(id) FROM accounts_user), 'Zirconium ring ' || n, '', 1,
@@ -49,14 +49,14 @@ client = Client()
 client.force_login(boss)
 print(json.dumps(client.cookies["sessionid"].value))
 """
-OVER = """
+AGE_SESSIONS = """
     UPDATE accounts_session SET created_at = created_at - interval '90 days',
            last_used_at = last_used_at - interval '90 days',
            expires_at = expires_at - interval '90 days',
            ended_at = ended_at - interval '90 days'
      WHERE user_agent = 'seeddemo'
 """
-# Where pages end, and the middle of the table.
+# Cursors at the last page and in the middle of the table.
 CURSORS = """
 import json
 from catalog.models import Product
@@ -77,7 +77,7 @@ def page(name: str, path: str) -> Endpoint:
 
 
 def pairs(small: Service, large: Service) -> list[tuple[Side, Side]]:
-    """Pair requests; where the small table has no such page, its last stands for it, or none."""
+    """Pair requests; the last page of the small table is compared with page 500 of the large one."""
     same = [
         sides.get("product list", "/product"),
         sides.get("product list by title", "/product?ordering=title"),
@@ -94,7 +94,9 @@ def pairs(small: Service, large: Service) -> list[tuple[Side, Side]]:
         page("console: products", "/admin/catalog/product/"),
     ]
     last = sides.get("product list, page 500", "/product?page=100")
-    ends, middle = (sides.get("cursor, deep", f"/product?cursor={c}") for c in large.ask(CURSORS))
+    ends, middle = (
+        sides.get("cursor, deep", f"/product?cursor={c}") for c in large.run_script(CURSORS)
+    )
     return [
         *(((large, endpoint), (small, endpoint)) for endpoint in same),
         ((large, sides.get(last.name, "/product?page=500")), (small, last)),
@@ -103,7 +105,7 @@ def pairs(small: Service, large: Service) -> list[tuple[Side, Side]]:
 
 
 def search(service: Service, times: int = 25) -> dict[str, dict[str, float]]:
-    """Time searches in each ordering, one after the other, in milliseconds."""
+    """Return the duration of searches in all orderings, in milliseconds."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port)
     found = {}
     for words in SEARCHES:
@@ -122,8 +124,8 @@ def search(service: Service, times: int = 25) -> dict[str, dict[str, float]]:
 
 
 def prune(postgres: Postgres, service: Service) -> dict[str, float]:
-    """Delete a million sessions that are over while clients refresh; times in seconds and ms."""
-    postgres.execute(OVER, database=service.database)
+    """Delete a million expired sessions while clients refresh; times in seconds and ms."""
+    postgres.execute(AGE_SESSIONS, dbname=service.database)
     postgres.settle(service.database)
     postgres.execute("SELECT pg_stat_statements_reset()")
     found: dict[str, float] = {}
@@ -151,7 +153,7 @@ def prune(postgres: Postgres, service: Service) -> dict[str, float]:
 
 
 def growth(found: Comparison) -> dict[str, Any]:
-    """Say what a request costs, application and PostgreSQL together, and how much more it grew to."""
+    """Return the CPU time of a request, application and PostgreSQL together, and its growth."""
     large, small = ([r.cpu + r.postgres_cpu for r in side] for side in (found.ours, found.theirs))
     ratios = sorted(a / b for a, b in zip(large, small, strict=True))
     return {
@@ -168,15 +170,15 @@ def line(row: dict[str, Any]) -> None:
     costs = f"{row['small']:.2f} | {row['large']:.2f}"
     ratio = f"{row['growth']:.2f} ({row['spread'][0]:.2f}-{row['spread'][1]:.2f})"
     p99 = f"{row['p99'][0]:.0f} | {row['p99'][1]:.0f}"
-    verdict = "" if row["growth"] <= DEMANDED else f"  NOT <= {DEMANDED}"
+    verdict = "" if row["growth"] <= MAXIMUM_GROWTH else f"  NOT <= {MAXIMUM_GROWTH}"
     print(f"{row['name']:30}{costs:>40}{ratio:>20}{p99:>14}{verdict}", flush=True)
 
 
 def fill(postgres: Postgres, service: Service, rows: dict[str, int]) -> None:
     sides.fill_ours(postgres, service, **rows)
-    postgres.execute(RARE, database=service.database)
+    postgres.execute(RARE, dbname=service.database)
     postgres.settle(service.database)
-    cookie = service.ask(STAFF)
+    cookie = service.run_script(STAFF)
     for who in service.clients:
         who["cookie"] = f"sessionid={cookie}"
 
@@ -209,7 +211,7 @@ def main() -> None:
         print(f"searches, in ms: {json.dumps(searched)}")
         pruned = prune(postgres, large)
         print(f"prunesessions: {json.dumps(pruned)}")
-    print(f"\nall of it took {time.monotonic() - began:.0f} s")
+    print(f"\ntotal time: {time.monotonic() - began:.0f} s")
     if arguments.json:
         text = json.dumps({"growth": results, "search": searched, "prune": pruned}, indent=2)
         arguments.json.write_text(text + "\n")

@@ -1,4 +1,4 @@
-"""The two services that are compared, what fills them, and what their clients ask."""
+"""The two compared services, their rows and their requests."""
 
 import os
 import shutil
@@ -74,8 +74,8 @@ def ours(postgres: Postgres, redis: Redis | None, database: str = "latchkey") ->
         "WEB_CONCURRENCY": str(WORKERS),
         "WEB_THREADS": str(THREADS),
         "HASHING_PLACES": "1",
-        "ACCESS_TOKEN_MINUTES": "1440",  # Longer than it takes to fill a large database.
-        # What is measured is what a request costs, not how few are let through; they are counted.
+        "ACCESS_TOKEN_MINUTES": "1440",  # Longer than filling a large database.
+        # The limits count requests but never reject them.
         "AUTH_RATE_LIMIT": "100000000/m",
         "AUTH_READ_LIMIT": "100000000/m",
         "LOGIN_FAILURE_LIMIT": "100000000/m",
@@ -96,29 +96,29 @@ def stock(postgres: Postgres) -> Service:
     command += ["--worker-class", "gthread", "--workers", str(WORKERS), "--threads", str(THREADS)]
     command += ["--keep-alive", "5", "--no-control-socket"]
     service = Service("stock", "stock", environment, command)
-    service.ask(
+    service.run_script(
         "from django.core.management import call_command\n"
         "call_command('migrate', verbosity=0)\n"
         "call_command('migrate', run_syncdb=True, verbosity=0)"
     )
-    postgres.execute(STOCK_USERS, database="stock")
+    postgres.execute(STOCK_USERS, dbname="stock")
     return service
 
 
 def fill_ours(postgres: Postgres, service: Service, **rows: int) -> None:
-    """Add rows, by the names of seeddemo's options; give the clients their sessions once."""
+    """Add rows with seeddemo's options, and create the clients' sessions once."""
     options = {"users": 100, "sessions": 0, "events": 0, "products": 0, **rows}
     service.manage("seeddemo", "--force", *(f"--{name}={count}" for name, count in options.items()))
     if not service.clients:
         variables = {"clients": CONNECTIONS, "password": PASSWORD}
-        service.clients = service.ask(OUR_CLIENTS % variables)
+        service.clients = service.run_script(OUR_CLIENTS % variables)
     postgres.settle(service.database)
 
 
 def fill_stock(postgres: Postgres, service: Service, products: int) -> None:
-    postgres.execute(STOCK_PRODUCTS, [products], database=service.database)
+    postgres.execute(STOCK_PRODUCTS, [products], dbname=service.database)
     if not service.clients:
-        service.clients = service.ask(STOCK_CLIENTS % {"clients": CONNECTIONS})
+        service.clients = service.run_script(STOCK_CLIENTS % {"clients": CONNECTIONS})
     postgres.settle(service.database)
 
 
@@ -137,8 +137,8 @@ def refresh(slash: str, names: tuple[str, str]) -> Endpoint:
     def request(service: Service, who: dict[str, Any]) -> tuple[str, str, Any]:
         return "POST", f"/api/v1/auth/refresh{slash}", {sent: who["refresh"]}
 
-    def take(who: dict[str, Any], answer: dict[str, Any]) -> None:
-        who["refresh"] = answer[taken]
+    def take(who: dict[str, Any], response: dict[str, Any]) -> None:
+        who["refresh"] = response[taken]
 
     return Endpoint("refresh", request, take=take)
 

@@ -1,4 +1,4 @@
-"""What is measured runs here: one PostgreSQL, gunicorns of several services, and clients."""
+"""The benchmark environment: one PostgreSQL, several services in gunicorn, and clients."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import psycopg
 
-from ops.database import embedded
 from tests.rig.machine import ROOT, free_port
+from tests.rig.postgres import Cluster
 
 CONNECTIONS = 8
 BIN = Path(sys.executable).parent
@@ -29,23 +28,12 @@ max_wal_size = 4GB
 """
 
 
-class Postgres:
-    """A server with the settings that it comes with, but for its memory and the count of calls."""
+class Postgres(Cluster):
+    """A cluster that also counts statements, with the memory of a small server."""
 
     def __init__(self, directory: Path) -> None:
-        self.server = embedded.serve(directory)
-        self.stop()
-        with (self.server.files / "postgresql.conf").open("a") as configuration:
-            configuration.write(SETTINGS)
-        self.server.start()
+        super().__init__(directory, SETTINGS)
         self.execute("CREATE EXTENSION pg_stat_statements")
-
-    def execute(
-        self, statement: Any, parameters: Any = None, database: str = "postgres"
-    ) -> list[Any]:
-        with psycopg.connect(self.server.url(database), autocommit=True) as connection:
-            cursor = connection.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else []
 
     def create(self, database: str) -> str:
         self.execute(
@@ -55,12 +43,12 @@ class Postgres:
         return self.server.url(database)
 
     def settle(self, database: str) -> None:
-        """Do what autovacuum would come round to."""
-        self.execute("VACUUM ANALYZE", database=database)
+        """Vacuum and analyze, which autovacuum would do later."""
+        self.execute("VACUUM ANALYZE", dbname=database)
         self.execute("CHECKPOINT")
 
     def calls(self, database: str) -> int:
-        """Return how many statements of the clients this database has run."""
+        """Return the number of executed statements in this database."""
         [(calls,)] = self.execute(
             "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements s JOIN pg_database d"
             " ON d.oid = s.dbid WHERE d.datname = %s",
@@ -68,17 +56,10 @@ class Postgres:
         )
         return int(calls)
 
-    def processes(self) -> list[psutil.Process]:
-        master = psutil.Process(self.server.pid)
-        return [master, *master.children()]
-
-    def stop(self) -> None:
-        self.server.stop()
-
 
 @dataclass
 class Service:
-    """One of what is compared: where it runs, its database, and its clients' tokens."""
+    """A compared service: its command, its database and its clients' tokens."""
 
     name: str
     database: str
@@ -97,8 +78,8 @@ class Service:
             stdout=subprocess.DEVNULL,
         )
 
-    def ask(self, script: str) -> Any:
-        """Run a script with this service's models and return what it prints, as JSON."""
+    def run_script(self, script: str) -> Any:
+        """Run a script with this service's models and return its JSON output."""
         result = subprocess.run(
             [sys.executable, "-c", f"import django; django.setup()\n{script}"],
             cwd=ROOT,
@@ -109,7 +90,7 @@ class Service:
         return json.loads(result.stdout or b"null")
 
     def start(self) -> float:
-        """Start it and return the seconds until it answers."""
+        """Start it and return the seconds until it responses."""
         started = time.monotonic()
         self.process = subprocess.Popen(
             [*self.command, "--bind", f"127.0.0.1:{self.port}"],
@@ -141,12 +122,12 @@ async def exchange_once(port: int, request: bytes) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        return (await read_answer(reader))[0]
+        return (await read_response(reader))[0]
     finally:
         writer.close()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+async def read_response(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
     length = 0
     for line in head.split(b"\r\n"):
@@ -157,7 +138,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
 
 @dataclass
 class Endpoint:
-    """A request that one client makes again and again; `request` may look at the last answer."""
+    """A request that a client repeats; `take` processes its responses."""
 
     name: str
     request: Callable[[Service, dict[str, Any]], tuple[str, str, Any]]
@@ -180,13 +161,13 @@ def encode(method: str, path: str, body: Any, who: dict[str, Any]) -> bytes:
 async def client(
     service: Service, endpoint: Endpoint, who: dict[str, Any], until: float, patient: bool
 ) -> list[tuple[float, float]]:
-    """Ask until then, and return how long each answer took, and when it came."""
+    """Send requests until `until`; return the duration and the time of each response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-    answers = []
+    responses = []
     while (began := time.monotonic()) < until:
         method, path, body = endpoint.request(service, who)
         writer.write(encode(method, path, body, who))
-        status, head, content = await read_answer(reader)
+        status, head, content = await read_response(reader)
         if patient and status == 503:  # The next connection may find the other process.
             writer.close()
             await asyncio.sleep(2)
@@ -196,19 +177,19 @@ async def client(
             raise SystemExit(
                 f"{service.name}: {method} {path} answered {status}: {content[:500]!r}"
             )
-        answers.append(((now := time.monotonic()) - began, now))
+        responses.append(((now := time.monotonic()) - began, now))
         if endpoint.take:
             endpoint.take(who, json.loads(content))
         if b"\r\nconnection: close" in head.lower():
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.close()
-    return answers
+    return responses
 
 
 @dataclass
 class Round:
-    """What one service did with one endpoint for some seconds."""
+    """The measurements of one endpoint of one service."""
 
     rate: float
     p50: float
@@ -219,7 +200,7 @@ class Round:
 
 
 def cpu_of(processes: Sequence[psutil.Process]) -> dict[int, float]:
-    """Return the seconds of CPU that each has used so far, by its id."""
+    """Return the CPU seconds of each process, by pid."""
     found = {}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -229,7 +210,7 @@ def cpu_of(processes: Sequence[psutil.Process]) -> dict[int, float]:
 
 
 def used_since(before: dict[int, float], processes: Sequence[psutil.Process]) -> float:
-    """Add up what was used since; of a process that has ended nothing is known, and none is taken."""
+    """Return the CPU seconds since `before`, without processes that have exited."""
     return sum(used - before.get(pid, 0.0) for pid, used in cpu_of(processes).items())
 
 
@@ -239,7 +220,7 @@ def drive(
     """
     Let all clients ask for some seconds; times are in milliseconds, CPU for one request.
 
-    An answer that comes after that counts in all but the rate: some who waited are served then
+    An response that comes after that counts in all but the rate: some who waited are served then
     while others have nothing left to do.
     """
 
@@ -256,13 +237,13 @@ def drive(
     calls = postgres.calls(service.database)
     before, postgres_before = cpu_of(workers), cpu_of(postgres.processes())
     until = time.monotonic() + seconds
-    answers = [answer for one in asyncio.run(together(until)) for answer in one]
+    responses = [response for one in asyncio.run(together(until)) for response in one]
     used = used_since(before, workers)
     used_by_postgres = used_since(postgres_before, postgres.processes())
-    count = len(answers)
-    times = sorted(took for took, _ in answers)
+    count = len(responses)
+    times = sorted(took for took, _ in responses)
     return Round(
-        rate=sum(came <= until for _, came in answers) / seconds,
+        rate=sum(came <= until for _, came in responses) / seconds,
         p50=1000 * times[count // 2],
         p99=1000 * times[int(count * 0.99)],
         cpu=1000 * used / count,
@@ -273,7 +254,7 @@ def drive(
 
 @dataclass
 class Comparison:
-    """Rounds of two services in alternation; a ratio above 1 says that the first needs less."""
+    """Alternating rounds of two services; a ratio above 1 means that the first is cheaper."""
 
     name: str
     ours: list[Round]
@@ -296,7 +277,7 @@ def compare(
     rounds: int,
     seconds: float,
 ) -> Comparison:
-    """Drive both, in turns: A B A B; the first turn of each warms it up and is thrown away."""
+    """Measure both in alternating rounds; discard the first round of each as a warm-up."""
     for service, endpoint in sides:
         drive(postgres, service, endpoint, min(seconds, 1.0))
     found: list[list[Round]] = [[], []]

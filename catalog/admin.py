@@ -14,7 +14,7 @@ class ProductAdmin(admin.ModelAdmin):
     autocomplete_fields = ["owner"]
     readonly_fields = ["created_at", "updated_at"]
     ordering = ["-created_at", "-id"]
-    # By what an index serves, however many there are.
+    # The columns with an index.
     sortable_by = ["title", "amount", "created_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Product]:

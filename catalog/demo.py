@@ -1,4 +1,4 @@
-"""Rows of the catalog for `manage.py seeddemo`."""
+"""Demo products for `manage.py seeddemo`."""
 
 import random
 from collections.abc import Iterator, Sequence

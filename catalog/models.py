@@ -1,6 +1,5 @@
 import re
 import unicodedata
-from typing import Any
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -12,50 +11,34 @@ from django.db import models
 from django.db.models.functions import Concat, Left
 from django.utils import timezone
 
+from api.text import LineField, MultilineField
+
 LARGEST_AMOUNT = 2**31 - 1
 LONGEST_DESCRIPTION = 10_000
 LONGEST_SEARCH = 200
 MAXIMUM_WORDS = 6
 
 
-class NormalizedCharField(models.CharField):  # type: ignore[type-arg]  # not generic when run
-    """Text that is stored in NFKC and without outer whitespace, however it is written."""
-
-    def to_python(self, value: Any) -> Any:
-        text = super().to_python(value)
-        # Normalization is quadratic in combining marks; what is this long is too long in any form.
-        if text is None or len(text) > 4 * (self.max_length or 0):
-            return text
-        return unicodedata.normalize("NFKC", text).strip()
-
-    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        value = super().pre_save(model_instance, add)
-        if isinstance(value, str):  # Not an expression.
-            value = self.to_python(value)
-            setattr(model_instance, self.attname, value)
-        return value
-
-
 class Fold(models.Func):
-    """The form in which texts are compared: NFKC in one letter case (migration 0003)."""
+    """Text in NFKC with full case folding, for comparisons (migration 0003)."""
 
     function = "catalog_fold"
     output_field = models.TextField()
 
 
 class Trigrams(models.Func):
-    """Every three consecutive characters of a folded text (migration 0003)."""
+    """All sequences of three characters in a folded text (migration 0003)."""
 
     function = "catalog_trigrams"
     output_field = ArrayField(models.TextField())
 
 
 def search_words(text: str) -> list[str]:
-    """Split a search into words that the index can find."""
-    # Once before it is normalized, which takes time, and once after, which may lengthen it.
+    """Split a search into words that the index can find; raise ValidationError."""
+    # Normalisation is expensive and may lengthen the text, so the length is checked twice.
     normal = text if len(text) > LONGEST_SEARCH else unicodedata.normalize("NFKC", text)
     if len(normal) > LONGEST_SEARCH:
-        message = f"A search has {LONGEST_SEARCH} characters or less."
+        message = f"A search has at most {LONGEST_SEARCH} characters."
         raise ValidationError(message, code="max_length")
     words = normal.split()
     if len(words) > MAXIMUM_WORDS:
@@ -68,7 +51,7 @@ def search_words(text: str) -> list[str]:
 
 
 def has_trigram(word: str) -> bool:
-    """Tell whether three letters or digits are consecutive; marks belong to their letter."""
+    """Return whether a word has three consecutive letters or digits, ignoring combining marks."""
     letters = "".join(c for c in word if not unicodedata.category(c).startswith("M"))
     return re.search(r"[^\W_]{3}", letters) is not None
 
@@ -76,10 +59,10 @@ def has_trigram(word: str) -> bool:
 class ProductQuerySet(models.QuerySet["Product"]):
     def search_conditions(self, text: str) -> tuple[models.Q, models.Q] | None:
         """
-        Return what a product must fulfil to match a search, and what the index is asked for.
+        Return the conditions `match` and `index` (api.search), or None for a search without words.
 
-        Every word must occur in the title or the description. The second condition holds wherever
-        the first one does. The index is asked for the start of a word only, which bounds its work.
+        Every word must occur in the title or the description. The index looks up only the first
+        eight characters of a word, which bounds its work.
         """
         words = [Fold(models.Value(word)) for word in search_words(text)]
         if not words:
@@ -95,16 +78,16 @@ class Product(models.Model):
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL, models.CASCADE, related_name="products", db_index=False
     )
-    title = NormalizedCharField(max_length=200)
-    description = models.TextField(max_length=LONGEST_DESCRIPTION, blank=True, default="")
+    title = LineField(max_length=200)
+    description = MultilineField(max_length=LONGEST_DESCRIPTION, blank=True, default="")
     amount = models.IntegerField(
         validators=[MinValueValidator(0), MaxValueValidator(LARGEST_AMOUNT)]
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
-    # The line break keeps a word from matching across the end of the title. What no validation has
-    # seen may be longer, and normalization is quadratic.
+    # The line break prevents matches across title and description. Rows that were not validated may
+    # be longer, and normalisation is quadratic.
     search_text = models.GeneratedField(
         expression=Fold(
             Concat(
@@ -122,7 +105,7 @@ class Product(models.Model):
 
     class Meta:
         indexes = [
-            # One for each ordering; read backwards it serves the opposite one as well.
+            # One for each ordering. A backward scan serves the opposite direction.
             models.Index(fields=["created_at", "id"], name="catalog_product_created_at"),
             models.Index(fields=["title", "id"], name="catalog_product_title"),
             models.Index(fields=["amount", "id"], name="catalog_product_amount"),

@@ -8,7 +8,7 @@ STAFF_PERMISSIONS = {"PATCH": "catalog.change_product", "DELETE": "catalog.delet
 
 
 class IsOwnerOrStaffOrReadOnly(BasePermission):
-    """Owners may change what is theirs, staff what their permissions name, everyone may look."""
+    """Allow reads for all, and writes for the owner and for staff with the permission."""
 
     def has_object_permission(self, request: Request, view: APIView, obj: Product) -> bool:
         if request.method not in STAFF_PERMISSIONS or obj.owner_id == request.user.pk:

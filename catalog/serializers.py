@@ -3,7 +3,8 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
-from api.fields import IdField, LineField, StrictIntegerField, StringField
+from api.fields import LineField, QueryIntegerField, StrictIntegerField, StringField
+from api.serializers import ModelSerializer, Serializer
 from catalog.models import (
     LARGEST_AMOUNT,
     LONGEST_SEARCH,
@@ -24,46 +25,24 @@ ORDERINGS = ("-created_at", "created_at", "-title", "title", "-amount", "amount"
         )
     ]
 )
-class ProductSerializer(serializers.Serializer[Product]):
-    """A plain serializer: one of a model looks at the model with each request."""
-
-    id = serializers.IntegerField(read_only=True)
+class ProductSerializer(ModelSerializer):
     title = LineField(max_length=200)
     description = StringField(
         max_length=10_000, allow_blank=True, required=False, trim_whitespace=False
     )
     amount = StrictIntegerField(min_value=0, max_value=LARGEST_AMOUNT)
     owner = serializers.IntegerField(source="owner_id", read_only=True)
-    created_at = serializers.DateTimeField(read_only=True)
-    updated_at = serializers.DateTimeField(read_only=True)
 
-    def create(self, validated_data: dict[str, Any]) -> Product:
-        return Product.objects.create(**validated_data)
-
-    def update(self, product: Product, validated_data: dict[str, Any]) -> Product:
-        for name, value in validated_data.items():
-            setattr(product, name, value)
-        product.save()
-        return product
-
-    def to_representation(self, product: Product) -> dict[str, Any]:
-        # By hand: the fields would take longer for each row than the query did.
-        return {
-            "id": product.pk,
-            "title": product.title,
-            "description": product.description,
-            "amount": product.amount,
-            "owner": product.owner_id,
-            "created_at": product.created_at,
-            "updated_at": product.updated_at,
-        }
+    class Meta:
+        model = Product
+        fields = ["id", "title", "description", "amount", "owner", "created_at", "updated_at"]
 
 
 NO_FILTERS: dict[str, Any] = {"search": "", "ordering": ORDERINGS[0]}
 
 
-class ProductFilterSerializer(serializers.Serializer[Product]):
-    """The filters and the order of the list, from the query string."""
+class ProductFilterSerializer(Serializer):
+    """The query parameters of the list."""
 
     search = StringField(
         max_length=LONGEST_SEARCH,
@@ -72,7 +51,9 @@ class ProductFilterSerializer(serializers.Serializer[Product]):
         help_text=f"Up to {MAXIMUM_WORDS} words, each in the title or the description, in any "
         "letter case. A word needs three consecutive letters or digits.",
     )
-    owner = IdField(min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user.")
+    owner = QueryIntegerField(
+        min_value=1, max_value=2**63 - 1, required=False, help_text="The id of a user."
+    )
     ordering = serializers.ChoiceField(ORDERINGS, default=ORDERINGS[0])
 
     def validate_search(self, search: str) -> str:

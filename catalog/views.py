@@ -14,9 +14,27 @@ from catalog.permissions import IsOwnerOrStaffOrReadOnly
 from catalog.serializers import NO_FILTERS, ProductFilterSerializer, ProductSerializer
 
 
-@extend_schema_view(list=extend_schema(parameters=[ProductFilterSerializer]))
+@extend_schema_view(
+    list=extend_schema(
+        summary="List products",
+        description="Return a page of products, with search, filter and ordering.",
+        parameters=[ProductFilterSerializer],
+    ),
+    create=extend_schema(
+        summary="Create a product", description="Create a product. The caller is its owner."
+    ),
+    retrieve=extend_schema(summary="Get a product", description="Return one product."),
+    partial_update=extend_schema(
+        summary="Change a product",
+        description="Change fields of a product. Only its owner and permitted staff may do this.",
+    ),
+    destroy=extend_schema(
+        summary="Delete a product",
+        description="Delete a product. Only its owner and permitted staff may do this.",
+    ),
+)
 class ProductViewSet(viewsets.ModelViewSet[Product]):
-    """What users own, as an example of your own resources."""
+    """Products, an example of your own resources."""
 
     serializer_class = ProductSerializer
     permission_classes = [IsAuthenticatedOrReadOnly, IsOwnerOrStaffOrReadOnly]
@@ -24,12 +42,12 @@ class ProductViewSet(viewsets.ModelViewSet[Product]):
     http_method_names = ["get", "head", "post", "patch", "delete"]
 
     def get_queryset(self) -> ProductQuerySet:
-        # The text of the search stays in the database: it is as long as the product.
+        # The search text is as long as the product, and no response contains it.
         products = Product.objects.defer("search_text")
-        # A row that is locked while it changes can't be deleted in between, and saved back to life.
+        # The lock prevents a concurrent deletion, after which save() would create the row again.
         return products.select_for_update() if self.action == "partial_update" else products
 
-    def filter_queryset(self, queryset: ProductQuerySet) -> ProductQuerySet:  # type: ignore[override]
+    def filter_queryset(self, queryset: ProductQuerySet) -> ProductQuerySet:  # type: ignore[override]  # narrower
         if self.action != "list":
             return queryset
         filters = NO_FILTERS
@@ -46,12 +64,11 @@ class ProductViewSet(viewsets.ModelViewSet[Product]):
 
     @transaction.atomic
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Change a product of one's own."""
         return super().partial_update(request, *args, **kwargs)
 
     def perform_create(self, serializer: BaseSerializer[Product]) -> None:
         try:
             serializer.save(owner=self.request.user)
         except IntegrityError as error:
-            # The owner was deleted since the token was looked at.
+            # The owner was deleted after authentication.
             raise AuthenticationFailed(code="token_not_valid") from error

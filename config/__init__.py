@@ -1,3 +1,3 @@
-"""Latchkey: the project that ties the apps together."""
+"""The Django project: settings, URLs, startup checks and commands."""
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
 """
-The rules that a configuration must keep, one function for each.
+Startup rules for the configuration, one function for each.
 
-They are Django system checks, registered in `config.apps`. Django runs none in a WSGI process, and
-not before every command, so each entry point calls `exit_on_faults`. A message names a variable and
-never its value.
+They are Django system checks, registered in `config.apps`. Django does not run checks in a WSGI
+process or before every command, so each entry point calls `exit_on_faults`. A message contains the
+name of a variable, never its value.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from django.db import DatabaseError, connection
 
 from config.secret_rules import secret_faults
 
-# The text and the hint of each fault; docs/operations.md lists the same for operators.
+# The text and the hint of each fault. docs/operations.md has the same list.
 RULES = {
     "config.E001": (
         "{fault}",
@@ -108,14 +108,14 @@ RULES = {
         "For example: Latchkey <no-reply@example.com>",
     ),
 }
-# Prefixes of the gunicorn releases that the worker in ops/server.py passes its tests with.
+# Prefixes of the gunicorn releases that ops/server.py was tested with.
 TESTED_GUNICORN = ("27.0.",)
-SERVER = "server"  # the tag of what is checked at the start of a server only
+SERVER = "server"  # the tag of checks that run only at the start of a server
 DEVELOPMENT_MAILERS = {
     "ops.mailbox.FileBackend",
     "django.core.mail.backends.console.EmailBackend",
 }
-# What max_connections leaves to an ordinary role.
+# The connections available to a role without special rights.
 AVAILABLE_CONNECTIONS = """
     SELECT current_setting('max_connections')::int,
            current_setting('superuser_reserved_connections')::int
@@ -129,7 +129,7 @@ def error(rule: str, **values: Any) -> Error:
 
 
 def secrets() -> Iterator[tuple[str, str]]:
-    """Yield the variable's name and each secret in it, earlier ones included."""
+    """Yield the variable and the value of each secret, including fallbacks."""
     for name, (current, *earlier) in settings.SECRETS.items():
         if current:
             yield name, current
@@ -138,7 +138,7 @@ def secrets() -> Iterator[tuple[str, str]]:
 
 
 def check_environment(**kwargs: Any) -> list[CheckMessage]:
-    """Report what the strict reader could not read."""
+    """Report variables that could not be parsed."""
     return [error("config.E001", fault=fault) for fault in settings.ENVIRONMENT_FAULTS]
 
 
@@ -159,7 +159,7 @@ def check_strong_secrets(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_distinct_secrets(**kwargs: Any) -> list[CheckMessage]:
-    """Reject one secret in two roles: a leak of one must not expose the other."""
+    """Reject equal secrets: a leak of one must not expose the other."""
     seen: dict[str, str] = {}
     errors: list[CheckMessage] = []
     for name, secret in secrets():
@@ -183,7 +183,7 @@ def check_cors(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_shared_cache(**kwargs: Any) -> list[CheckMessage]:
-    """Reject limits that each process would count for itself, so that 5 a minute becomes 10."""
+    """Reject per-process rate limits: with 2 processes, 5 per minute would become 10."""
     is_shared = settings.CACHE_URL or settings.WEB_CONCURRENCY == 1
     if settings.DEBUG or is_shared or "CACHE_URL" in settings.FAULTY_VARIABLES:
         return []
@@ -213,21 +213,21 @@ def check_ports(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_gunicorn(**kwargs: Any) -> list[CheckMessage]:
-    """Reject a gunicorn whose worker `ops.server` was not tested with."""
+    """Reject gunicorn releases that `ops.server` was not tested with."""
     release = importlib.metadata.version("gunicorn")
     return [] if release.startswith(TESTED_GUNICORN) else [error("config.E019", release=release)]
 
 
 def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """
-    Reject more threads than the database has connections for; an unavailable one may come back.
+    Reject more threads than database connections, unless the database is unavailable.
 
-    PgBouncer accepts any number of connections, and shares the few that it has.
+    PgBouncer accepts any number of connections and multiplexes them.
     """
     if not databases or settings.DB_PGBOUNCER:
         return []
     web = connection.copy()
-    web.settings_dict |= settings.WEB_DATABASE  # It waits no longer than a request would.
+    web.settings_dict |= settings.WEB_DATABASE  # The timeouts of requests.
     try:
         with contextlib.closing(web), web.cursor() as cursor:
             cursor.execute(AVAILABLE_CONNECTIONS)
@@ -252,7 +252,7 @@ def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> 
 
 
 def check_address(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Reject a HOST that gunicorn could not listen on; commands may run on other machines."""
+    """Reject a HOST that is no local address. Commands may run on other machines."""
     if not databases or not settings.HOST:
         return []
     try:
@@ -337,5 +337,5 @@ CHECKS = (
     check_link_scheme,
     check_sender,
 )
-# Checks of the server alone: they ask the database and the network.
+# Checks that run only at the start of a server, because they use the database and the network.
 SERVER_CHECKS = (check_connections, check_address)

@@ -1,7 +1,7 @@
 """
-The lines of a `.env` file that can be read, and the faults of the others.
+Read a `.env` file strictly, and report the faults of invalid lines.
 
-django-environ reads the lines. It never gets one that it would drop, or print with a secret in it.
+django-environ parses the valid lines. It would drop invalid ones, or log them with their secrets.
 """
 
 import io
@@ -31,14 +31,14 @@ FORM = "must be NAME=value: no spaces around =, quotes that match, comments on l
 @dataclass
 class Dotenv:
     values: dict[str, str] = field(default_factory=dict)
-    # By the number of the line; 0 is the whole file.
+    # Faults by line number; 0 is the whole file.
     faults: dict[int, str] = field(default_factory=dict)
-    # What a line with a fault seems to set.
+    # The variables that an invalid line probably sets, by line number.
     names: dict[int, list[str]] = field(default_factory=dict)
 
     def describe(self, number: int) -> str:
-        place = f"Line {number} of .env" if number else ".env"
-        return f"{place} {self.faults[number]}."
+        source = f"Line {number} of .env" if number else ".env"
+        return f"{source} {self.faults[number]}."
 
 
 def read_dotenv(path: Path) -> Dotenv:
@@ -64,7 +64,7 @@ def parse(text: str) -> Dotenv:
         elif match:
             lines[match[1]] = line
 
-    class Source(environ.Env):  # type: ignore[misc]
+    class Source(environ.Env):  # type: ignore[misc]  # untyped library
         ENVIRON = found.values
 
     Source.read_env(io.StringIO("\n".join(lines.values())))
@@ -72,13 +72,13 @@ def parse(text: str) -> Dotenv:
 
 
 def possible_names(line: str) -> list[str]:
-    """Return the words that may be the name of the variable, none of them from its value."""
+    """Return the words that may be the variable's name, without words of its value."""
     start = re.split("[=:]", line)[0]
     return re.findall(r"\w+", start.upper())[:2]
 
 
 def line_fault(line: str, name: str, earlier: dict[str, str]) -> str:
-    """Say what is wrong with a line that sets this variable, or none; never what it holds."""
+    """Return the fault of a line, or an empty string. `name` is the variable of a valid line."""
     is_comment = line.lstrip().startswith("#")
     if not line or (is_comment and len(line.splitlines()) == 1):
         return ""

@@ -1,8 +1,8 @@
 """
-A strict reader of environment variables.
+A strict parser of environment variables.
 
-Whatever cannot be read is collected in `faults`, which `config.checks` reports in one list. A fault
-names variables and lines, never a value.
+It collects all faults in `faults`, which `config.checks` reports. A fault contains names of
+variables and line numbers, never values.
 """
 
 import os
@@ -18,7 +18,7 @@ from ops import files
 T = TypeVar("T")
 
 DATABASE_PARTS = ("DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME")
-# Docker and Kubernetes hand out secrets as files: `NAME_FILE` is the path of one.
+# Docker and Kubernetes provide secrets as files: `NAME_FILE` is the path of the file.
 FROM_FILES = (
     *("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"),
     *("SECRET_FALLBACKS", "ACCESS_TOKEN_SECRET_FALLBACKS", "REFRESH_TOKEN_SECRET_FALLBACKS"),
@@ -28,15 +28,15 @@ FROM_FILES = (
 
 class Environment:
     """
-    The process environment over a `.env` file.
+    The process environment, with a `.env` file as the fallback.
 
-    An empty variable counts as unset. Every reader returns its default where it finds a fault, so
-    that settings load whatever the environment holds and one list can name all that is wrong.
+    An empty variable counts as unset. Each method returns its default after a fault, so that the
+    settings always load and one list can report all faults.
     """
 
     def __init__(self, path: Path) -> None:
         self.faults: list[str] = []
-        # Variables that a fault names already; they are not missing as well.
+        # Variables with a reported fault, which are not also reported as missing.
         self.faulty: set[str] = set()
         self.given = dict(os.environ)
         self.dotenv = read_dotenv(path)
@@ -47,7 +47,7 @@ class Environment:
         self.values = self.dotenv.values | self.given
 
     def take_file(self, source: dict[str, str], name: str) -> None:
-        """Set a variable to the content of the file that `NAME_FILE` names."""
+        """Set a variable to the content of the file `NAME_FILE`."""
         path = source.get(f"{name}_FILE")
         if not path:
             return
@@ -71,7 +71,7 @@ class Environment:
         self.faulty.add(name)
 
     def read(self, name: str, cast: Callable[[str], T], default: T) -> T:
-        """Read a variable by `cast`, whose ValueError says what the variable must be."""
+        """Parse a variable with `cast`. Its ValueError completes "NAME must be …"."""
         self.name_lines(name)
         value = self.values.get(name, "").strip()
         if not value:
@@ -83,7 +83,7 @@ class Environment:
             return default
 
     def name_lines(self, name: str) -> None:
-        """Name this variable in the fault of a line that seems to set it."""
+        """Add the variable's name to the fault of an invalid line that probably sets it."""
         for number, names in self.dotenv.names.items():
             fault = self.dotenv.describe(number)
             if name in names and fault in self.faults:
@@ -119,11 +119,11 @@ class Environment:
         return self.read(name, parse, default)
 
     def rate(self, name: str, default: str) -> tuple[int, int]:
-        """Read a rate such as `5/m` or `10/15m`: how many in how many seconds."""
+        """Parse a rate such as `5/m` or `10/15m` into a count and a window in seconds."""
         return self.read(name, values.parse_rate, values.parse_rate(default))
 
     def database(self) -> dict[str, Any]:
-        """Read the database; one that is missing or has a fault is an empty dictionary."""
+        """Return the database settings, or an empty dictionary after a fault."""
         variables = self.libpq_variables()
         database = self.database_form()
         options = values.connection_options(database)
@@ -134,7 +134,7 @@ class Environment:
         return database
 
     def libpq_variables(self) -> dict[str, str]:
-        """Return the PG… variables that libpq accepts."""
+        """Return the valid PG… variables of the process environment."""
         for name in sorted(values.LIBPQ_VARIABLES & self.dotenv.values.keys()):
             self.faults.append(f"{name} must be in the process environment: libpq reads no .env.")
         given = {name: self.given[name] for name in values.LIBPQ_VARIABLES & self.given.keys()}
@@ -146,7 +146,7 @@ class Environment:
         return accepted
 
     def database_form(self) -> dict[str, Any]:
-        """Read `DATABASE_URL` or the five `DB_…`; the process environment wins in either form."""
+        """Parse `DATABASE_URL` or the five `DB_…`; the process environment precedes `.env`."""
         names = ("DATABASE_URL", *DATABASE_PARTS)
         given = [name for name in names if self.given.get(name)]
         present = given or [name for name in names if self.values.get(name)]
@@ -160,7 +160,7 @@ class Environment:
             "HOST": self.read("DB_HOST", values.parse_database_hosts, ""),
             "PORT": self.integer("DB_PORT", 0, low=1, high=65535),
             "USER": self.read("DB_USER", values.parse_identifier, ""),
-            # Spaces around a password belong to it.
+            # Surrounding spaces are part of a password.
             "PASSWORD": self.text("DB_PASSWORD") and self.values["DB_PASSWORD"],
             "NAME": self.read("DB_NAME", values.parse_identifier, ""),
         }

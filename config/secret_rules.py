@@ -1,11 +1,11 @@
-"""The rules that a secret must keep."""
+"""Rules for the strength of secrets."""
 
 from collections.abc import Iterator
 
 SECRET_LENGTH = 32
 SECRET_LENGTH_WITHOUT_WORDS = 24
 SECRET_CHARACTERS = 8
-# What people type where a secret is asked for; "replace-me" is how .env.example begins each value.
+# Common placeholders. Each secret in .env.example begins with "replace-me".
 WORDS = [
     *("password", "passwort", "secret", "test", "changeme", "change-me", "change_me", "example"),
     *("default", "replace-me", "placeholder", "insecure", "django", "letmein", "qwerty"),
@@ -14,7 +14,7 @@ WORDS = [
 
 
 def secret_faults(secret: str) -> Iterator[str]:
-    """Say what is wrong with one secret."""
+    """Yield the faults of a secret."""
     if len(secret) < SECRET_LENGTH:
         yield f"has {len(secret)} characters, and needs {SECRET_LENGTH}"
         return
@@ -34,5 +34,5 @@ def without_words(secret: str) -> str:
 
 
 def is_repetition(secret: str) -> bool:
-    """Tell whether a unit of at most half the length, repeated and cut, gives the secret."""
+    """Return whether a secret repeats a unit of at most half its length."""
     return any(secret[n:] == secret[:-n] for n in range(1, len(secret) // 2 + 1))

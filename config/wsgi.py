@@ -1,4 +1,4 @@
-"""The WSGI application, behind the startup checks: Django runs none in a web process."""
+"""The WSGI application. It runs the startup checks, which Django skips in a web process."""
 
 import gc
 import io
@@ -26,18 +26,18 @@ from ops.metrics import metrics_application
 django_application = get_wsgi_application()
 metrics = metrics_application() if settings.METRICS_PORT else None
 
-# What is loaded by now stays, and a full collection over all of it is a pause of 70 ms. A request
-# leaves few cycles, so they are collected less often than after every 700 objects.
+# Loaded modules are permanent, and a full collection over them takes 70 ms. Requests create few
+# reference cycles, so collections are less frequent than the default of every 700 objects.
 gc.freeze()
 gc.set_threshold(20_000, 20, 50)
 
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """
-    Answer with metrics on the port that is theirs, and on the other as Django does.
+    Serve metrics on METRICS_PORT, and Django on PORT.
 
-    A chunked body is given a length, since Django takes a body without one for empty. One byte more
-    than the limit is read, so that what is too long is refused with the rest.
+    Django considers a body without a length empty, so a chunked body gets a length. One byte more
+    than the limit is read, so that Django rejects a body that is too long.
     """
     if metrics and environ["SERVER_PORT"] == str(settings.METRICS_PORT):
         return metrics(environ, start_response)

@@ -3,7 +3,7 @@ from django.contrib.admin.apps import AdminConfig
 
 
 class ConsoleConfig(AppConfig):
-    """Templates and static files of the console; listed before Django's admin, to override it."""
+    """Templates and static files that override those of Django's admin, which is listed later."""
 
     name = "console"
 

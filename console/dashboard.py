@@ -1,9 +1,9 @@
 """
 The numbers and plots of the console's first page.
 
-Each is a count over an index, or over one day of it. A day that has ended does not change, so it is
-counted once and cached. The page is at most `FRESH` seconds old. The cache holds counts alone, and
-the page is built from them: whoever can write to Redis can change a number and nothing else.
+Each number is a count of index entries. A past day does not change, so it is counted once and
+cached. The page is at most `CACHE_SECONDS` old. The cache contains only counts and names, which are
+validated, so write access to Redis cannot break the page or inject links.
 """
 
 from collections.abc import Iterable
@@ -21,42 +21,42 @@ from django.utils.dateformat import format as date_format
 from accounts.models import Event, Session
 from api.parsers import is_unstorable
 
-FRESH = 10  # seconds
+CACHE_SECONDS = 10  # seconds
 HOURS, DAYS = 24, 30
 TOP = 5
 COUNTED = (
     (Event.Kind.SIGNED_IN, "Sign-ins", "good"),
-    (Event.Kind.REFUSED, "Refused", "bad"),
+    (Event.Kind.REFUSED, "Rejected", "bad"),
     (Event.Kind.REPLAYED, "Replays", "bad"),
     (Event.Kind.LIMIT_REACHED, "Limits reached", "bad"),
     (Event.Kind.CREATED, "New accounts", "none"),
 )
 KINDS = [kind for kind, _, _ in COUNTED]
-WIDTH, HEIGHT = 720, 160  # of a plot, in its own units
+WIDTH, HEIGHT = 720, 160  # of a plot, in SVG units
 
-HIGHEST = 2**53
+LARGEST_COUNT = 2**53
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 HOUR_KEY, DAY_KEY = "hour:%Y-%m-%dT%H", "dashboard:%Y-%m-%d"
 
-Counts = dict[str, int]  # how many of each kind, user or address
+Counts = dict[str, int]  # by event kind, user or address
 
 
 @dataclass
 class Number:
     label: str
     value: int
-    to: str
-    meaning: str = "none"
+    url: str
+    style: str = "none"
 
 
 @dataclass
 class Bar:
-    """A stack of sign-ins and, on top, refusals, at its place in a plot."""
+    """A stacked bar of a plot: sign-ins below, rejections on top."""
 
     x: float
     width: float
     y: float
-    refused_height: float
+    rejected_height: float
     signed_in_height: float
     label: str
     title: str
@@ -67,7 +67,7 @@ class Bar:
 
     @property
     def signed_in_y(self) -> float:
-        return self.y + self.refused_height
+        return self.y + self.rejected_height
 
 
 @dataclass
@@ -80,26 +80,26 @@ class Plot:
 
 
 def dashboard() -> dict[str, Any]:
-    """Return what the page shows, counted again no more often than every `FRESH` seconds."""
+    """Return the context of the page; count again after `CACHE_SECONDS`."""
     now = timezone.now()
     counts = cache.get("dashboard")
-    if not (isinstance(counts, dict) and all(map(is_counts, counts.values()))):
+    if not (isinstance(counts, dict) and all(map(are_valid_counts, counts.values()))):
         counts = count(now)
-        cache.set("dashboard", counts, FRESH)
+        cache.set("dashboard", counts, CACHE_SECONDS)
     return page(counts, now)
 
 
-def is_counts(value: Any) -> bool:
-    """Reject what this module did not write: it must not break the page, or put links on it."""
+def are_valid_counts(value: Any) -> bool:
+    """Return whether a cached value has the form that this module writes."""
     return (
         isinstance(value, dict)
-        and all(type(number) is int and 0 <= number <= HIGHEST for number in value.values())
+        and all(type(number) is int and 0 <= number <= LARGEST_COUNT for number in value.values())
         and not is_unstorable(list(value))
     )
 
 
 def count(now: datetime) -> dict[str, Counts]:
-    """Count all that the page shows, in values that JSON can hold."""
+    """Return all counts of the page as JSON values."""
     active = Session.objects.active()
     since = times(now, HOURS, HOUR)[0]
     return {
@@ -128,31 +128,31 @@ def page(counts: dict[str, Counts], now: datetime) -> dict[str, Any]:
                     label,
                     sum(of.get(kind, 0) for _, of in by_hour),
                     events_link(kind, since),
-                    meaning,
+                    style,
                 )
-                for kind, label, meaning in COUNTED
+                for kind, label, style in COUNTED
             ),
         ],
         "plots": [
             plot("The last 24 hours", by_hour, "H:i"),
             plot("The last 30 days", by_day, "j M"),
         ],
-        "refused": [
-            ("Most refused users", links("username", counts.get("usernames", {}), since)),
-            ("Most refused addresses", links("ip_address", counts.get("addresses", {}), since)),
+        "most_rejected": [
+            ("Most rejected users", links("username", counts.get("usernames", {}), since)),
+            ("Most rejected addresses", links("ip_address", counts.get("addresses", {}), since)),
         ],
     }
 
 
 def times(now: datetime, number: int, step: timedelta) -> list[datetime]:
-    """Return the beginnings of the last hours or days, the present one included."""
+    """Return the start of each of the last hours or days, including the current one."""
     last = now.replace(minute=0, second=0, microsecond=0)
     last = last if step == HOUR else last.replace(hour=0)
     return [last - step * n for n in reversed(range(number))]
 
 
 def count_events(trunc: Any, since: datetime, key: str) -> dict[str, Counts]:
-    """Count the kinds of events in each hour or day since then, by the time as `key` formats it."""
+    """Return the counts by event kind of each hour or day; `key` formats the start as the name."""
     counted: dict[str, Counts] = {}
     rows = (
         Event.objects.filter(kind__in=KINDS, created_at__gte=since)
@@ -166,11 +166,11 @@ def count_events(trunc: Any, since: datetime, key: str) -> dict[str, Counts]:
 
 
 def count_days(now: datetime) -> dict[str, Counts]:
-    """Count the days; one that has ended comes from the cache once it has been counted."""
+    """Return the counts of each day; take past days from the cache if possible."""
     *ended, today = times(now, DAYS, DAY)
     keys = [format(day, DAY_KEY) for day in ended]
     cached = cache.get_many(keys)
-    counts = {key: of for key, of in cached.items() if is_counts(of)}
+    counts = {key: of for key, of in cached.items() if are_valid_counts(of)}
     missing = [day for day, key in zip(ended, keys, strict=True) if key not in counts]
     counted = count_events(TruncDay, min(missing, default=today), DAY_KEY)
     fresh = {key: counted.get(key, {}) for key in keys if key not in counts}
@@ -180,9 +180,10 @@ def count_days(now: datetime) -> dict[str, Counts]:
 
 def plot(title: str, counted: list[tuple[datetime, Counts]], form: str) -> Plot:
     stacks = [
-        (at, of.get(Event.Kind.SIGNED_IN, 0), of.get(Event.Kind.REFUSED, 0)) for at, of in counted
+        (at, counts.get(Event.Kind.SIGNED_IN, 0), counts.get(Event.Kind.REFUSED, 0))
+        for at, counts in counted
     ]
-    highest = max(signed_in + refused for _, signed_in, refused in stacks)
+    highest = max(signed_in + rejected for _, signed_in, rejected in stacks)
     pitch = WIDTH / len(stacks)
     return Plot(title, list(bars(stacks, pitch, HEIGHT / max(highest, 1), form)), highest)
 
@@ -191,21 +192,21 @@ def bars(
     stacks: list[tuple[datetime, int, int]], pitch: float, scale: float, form: str
 ) -> Iterable[Bar]:
     every = len(stacks) // 6
-    for number, (at, signed_in, refused) in enumerate(stacks):
+    for number, (at, signed_in, rejected) in enumerate(stacks):
         when = date_format(at, form)
         yield Bar(
             x=number * pitch + pitch * 0.15,
             width=pitch * 0.7,
-            y=HEIGHT - (signed_in + refused) * scale,
-            refused_height=refused * scale,
+            y=HEIGHT - (signed_in + rejected) * scale,
+            rejected_height=rejected * scale,
             signed_in_height=signed_in * scale,
             label=when if (len(stacks) - 1 - number) % every == 0 else "",
-            title=f"{when}: {signed_in} sign-ins, {refused} refused",
+            title=f"{when}: {signed_in} sign-ins, {rejected} rejected",
         )
 
 
 def most_rejected(column: str, since: datetime) -> Counts:
-    """Return the users or addresses rejected most often, and how often."""
+    """Return the users or addresses with the most rejections, and their counts."""
     events = Event.objects.filter(kind=Event.Kind.REFUSED, created_at__gte=since).exclude(
         **{column: None if column == "ip_address" else ""}
     )
@@ -214,7 +215,7 @@ def most_rejected(column: str, since: datetime) -> Counts:
 
 
 def links(column: str, counts: Counts, since: datetime) -> list[tuple[str, int, str]]:
-    """Return each name with its number and the list of its events."""
+    """Return each name with its count and the URL of its events."""
     return [
         (name, number, events_link(Event.Kind.REFUSED, since, **{f"{column}__exact": name}))
         for name, number in list(counts.items())[:TOP]

@@ -1,4 +1,4 @@
-"""What pages need and the API does not: error pages, sessions, signed-in staff, messages."""
+"""Middleware for HTML pages: error pages, sessions, authentication and messages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from api.middleware import PAGE_POLICY, GetResponse, is_api
 
 
 class ConsoleMiddleware:
-    """Give the console error pages in HTML, and a policy that lets it use its own files."""
+    """Render errors of the console as HTML, and set a policy that allows its static files."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -41,7 +41,7 @@ def render_page(problem: Mapping[str, Any]) -> HttpResponse:
 
 
 class PagesOnly(MiddlewareMixin):
-    """Skip the API: a bearer token needs no cookie, no session and no messages."""
+    """Skip API requests, which need no cookies, sessions or messages."""
 
     def __call__(self, request: HttpRequest) -> Any:
         if is_api(request.path_info):
@@ -50,12 +50,12 @@ class PagesOnly(MiddlewareMixin):
 
 
 class SessionMiddleware(PagesOnly, sessions.SessionMiddleware):
-    """Sessions for pages."""
+    """Sessions on HTML pages."""
 
 
 class AuthenticationMiddleware(PagesOnly, auth.AuthenticationMiddleware):
-    """`request.user` for pages."""
+    """`request.user` on HTML pages."""
 
 
 class MessageMiddleware(PagesOnly, messages.MessageMiddleware):
-    """Messages for pages."""
+    """Messages on HTML pages."""

@@ -1,8 +1,8 @@
 """
-What holds on the console's pages of every model, a clone's own included.
+Rules for the console's pages of every model, including your own.
 
-`ConsoleSite.register` puts `BoundedAdmin` below each model's admin. A form changes only the fields
-that its user changed, on the row as it is now. A page lists a bounded number of rows.
+`ConsoleSite.register` makes `BoundedAdmin` a base class of each model's admin. A form changes only
+the fields that its user changed, on the current row. A page lists a bounded number of rows.
 """
 
 from collections import Counter
@@ -28,14 +28,14 @@ from django.utils.html import format_html
 from django.utils.text import capfirst
 
 from api import pagination
-from api.search import indexed
+from api.search import find_by_index
 
 MAXIMUM_SELECTED = 1_000  # rows of one action
 MAXIMUM_CHOICES = 100  # of a filter
 MAXIMUM_LISTED = 20  # rows of each relation on a deletion page
 MAXIMUM_WORDS = 6  # of a search
-# What filters, date hierarchies and links use. Others, such as a regular expression or a comparison
-# that the column's type lacks, fail in the database or read the whole table.
+# The lookups of filters, date hierarchies and links. Others, such as a regular expression or one
+# that the column's type does not support, fail in the database or read the whole table.
 LOOKUPS = frozenset({"exact", "isnull", "in", "gt", "gte", "lt", "lte", "year", "month", "day"})
 
 
@@ -44,7 +44,7 @@ def combine(mixin: type[Any], base: type[Any]) -> type[Any]:
 
 
 def lock(rows: QuerySet[Any]) -> None:
-    """Make other writers of these rows wait until the transaction ends."""
+    """Lock these rows against other writers until the end of the transaction."""
     manager = rows.model._base_manager
     keys = rows.order_by().values("pk")
     list(manager.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk"))
@@ -54,10 +54,10 @@ class ChangedFieldsForm(forms.ModelForm):
     """
     A form that changes only the fields that its user changed.
 
-    Each field carries the value that the page showed. A value that was changed by the API since
-    then is therefore neither taken for a change by the user nor written back. Rules between fields
-    belong into the model's `clean`, which sees the row as it will be stored. A form from a script,
-    which carries no such values, is compared with the row as it is now.
+    Each field has a hidden input with its initial value. A concurrent change by the API is
+    therefore neither considered a change of the form nor overwritten. Rules between fields belong
+    to the model's `clean`, which validates the final row. A form without hidden inputs, such as
+    one from a script, is compared with the current row.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,10 +68,10 @@ class ChangedFieldsForm(forms.ModelForm):
         start = self.add_initial_prefix("")
         is_from_page = not self.is_bound or any(key.startswith(start) for key in self.data)
         for field in self.fields.values():
-            field.show_hidden_initial = is_from_page and may_be_shown(field)
+            field.show_hidden_initial = is_from_page and can_show_initial(field)
         if self.is_bound and is_from_page:
-            # After a validation error Django shows the value of the page again only if it finds
-            # its name, which a field of several inputs or with nothing selected does not send.
+            # After a validation error Django renders the initial value again only if the data has
+            # its name. Fields with several inputs or no selection do not send it.
             self.data: Any = self.data.copy()
             for name in names:
                 self.data.setlistdefault(name)
@@ -90,14 +90,14 @@ class ChangedFieldsForm(forms.ModelForm):
         return {field.name for field in (*options.fields, *options.many_to_many)}
 
 
-def may_be_shown(field: forms.Field) -> bool:
-    """Tell whether a field's value may be in the page: no hash, and nothing that a widget hides."""
+def can_show_initial(field: forms.Field) -> bool:
+    """Return whether the page may contain a field's value: no hash, and no hidden password."""
     is_file = isinstance(field, forms.FileField)  # Only an upload changes it.
     return not (field.disabled or is_file or isinstance(field.widget, forms.PasswordInput))
 
 
 class LockingFormSet(BaseModelFormSet):
-    """A set of forms whose rows nobody else changes or deletes before they are saved."""
+    """A formset that locks its rows until they are saved."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -106,16 +106,16 @@ class LockingFormSet(BaseModelFormSet):
 
 
 class BoundedPaginator(Paginator):
-    """Pages of a table of any size: what lies beyond is for a search or a filter to find."""
+    """A paginator with a bounded count; a search or a filter finds rows beyond it."""
 
     @cached_property
     def count(self) -> int:
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]  # stubs
         return min(pagination.bounded_count(rows), pagination.MAXIMUM_COUNT)
 
 
 class BoundedRelatedFilter(admin.RelatedFieldListFilter):
-    """A filter by a related row, of which there may be any number."""
+    """A filter by a related row, with a bounded number of choices."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -136,7 +136,7 @@ admin.FieldListFilter.register(
 
 
 class DeletedObjects(NestedObjects):
-    """What a deletion removes: a few rows of each relation, and the number of all."""
+    """The rows that a deletion removes: some rows and the count of each relation."""
 
     def __init__(self, rows: list[Any]) -> None:
         super().__init__(using=router.db_for_write(type(rows[0])), origin=rows)
@@ -154,14 +154,14 @@ class DeletedObjects(NestedObjects):
         return rows[:MAXIMUM_LISTED]
 
     def describe(self, site: admin.AdminSite) -> list[Any]:
-        """Return the rows as a nested list, and a line for the rest of each model."""
+        """Return the listed rows as a nested list, and a line for the other rows of each model."""
 
         def text(row: Model) -> str:
             self.listed[type(row)] += 1
             kind = capfirst(str(row._meta.verbose_name))
             if not site.is_registered(type(row)):
                 return f"{kind}: {row}"
-            url = reverse(admin_urlname(row._meta, "change"), args=[quote(row.pk)])  # type: ignore[arg-type]
+            url = reverse(admin_urlname(row._meta, "change"), args=[quote(row.pk)])  # type: ignore[arg-type]  # stubs
             return format_html('{}: <a href="{}">{}</a>', kind, url, row)
 
         lines: list[Any] = self.nested(text)
@@ -183,7 +183,7 @@ class DeletedObjects(NestedObjects):
         }
 
     def undeletable(self, request: HttpRequest, site: admin.AdminSite) -> set[str]:
-        """Name the models of which these staff may not delete what the deletion would remove."""
+        """Return the names of the models whose rows the user has no permission to delete."""
         collected: Any = self.model_objs
         return {
             str(model._meta.verbose_name)
@@ -198,12 +198,12 @@ class DeletedObjects(NestedObjects):
 class BoundedAdmin(admin.ModelAdmin):
     paginator = BoundedPaginator
     show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER  # They count the whole table, once for each choice.
+    show_facets = admin.ShowFacets.NEVER  # Facets count the whole table for each choice.
 
     # Lists
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Reject a filter or page that does not exist; Django would show the whole list instead."""
+        """Reject an invalid filter or page, for which Django shows the whole list."""
         try:
             return super().get_changelist_instance(request)
         except IncorrectLookupParameters as error:
@@ -216,7 +216,7 @@ class BoundedAdmin(admin.ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Read a bounded number of rows, as the API does, where the queryset has the conditions."""
+        """Search with the querysets' `search_conditions` if they exist, as the API does."""
         if len(search_term.split()) > MAXIMUM_WORDS:
             raise BadRequest
         if not hasattr(queryset, "search_conditions"):
@@ -228,18 +228,18 @@ class BoundedAdmin(admin.ModelAdmin):
             return queryset.none(), False
         if conditions is None:
             return queryset, False
-        found = indexed(queryset, conditions)
+        found = find_by_index(queryset, conditions)
         if found.is_capped:
-            messages.warning(request, "More rows match than are shown. Add a word.")
+            messages.warning(request, "Too many rows match, so some are not shown. Add a word.")
         return queryset.filter(pk__in=found.pks), False
 
     def response_action(
         self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
     ) -> HttpResponse | None:
-        """Reject an action on more rows than one request can work on."""
+        """Reject an action on more than `MAXIMUM_SELECTED` rows."""
         is_across = request.POST.get("select_across", "0") != "0"
         if is_across and self.get_paginator(request, queryset, 1).count > MAXIMUM_SELECTED:
-            text = f"An action takes at most {MAXIMUM_SELECTED:,} rows. Nothing was changed."
+            text = f"An action is limited to {MAXIMUM_SELECTED:,} rows. No row was changed."
             messages.error(request, text)
             return None
         return super().response_action(request, queryset, *args, **kwargs)
@@ -249,7 +249,7 @@ class BoundedAdmin(admin.ModelAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        """Lock the row that is about to be changed or deleted, and read it as it is then."""
+        """Lock and read the row if the request changes or deletes it."""
         row = super().get_object(request, object_id, from_field)
         is_locking = request.method == "POST" and transaction.get_connection().in_atomic_block
         if row is None or not is_locking:
@@ -304,14 +304,14 @@ class BoundedAdmin(admin.ModelAdmin):
 def delete_selected(
     model_admin: admin.ModelAdmin, request: HttpRequest, queryset: QuerySet[Any]
 ) -> HttpResponse | None:
-    """Delete what is still there of the selection, and count that."""
+    """Delete the selected rows that still exist, and report their number."""
     with transaction.atomic():
         lock(queryset)
         return actions.delete_selected(model_admin, request, queryset)
 
 
 def comparisons(model: type[Model], lookup: str) -> list[str]:
-    """Return what follows the path of fields that a lookup begins with, if it begins with one."""
+    """Return the parts of a lookup after its path of fields, or [] without such a path."""
     options = model._meta
     parts = lookup.split(LOOKUP_SEP)
     for number, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""The console's forms that take a password; each verifies it as the API's login does."""
+"""The console's sign-in and password forms, which verify passwords as the API's login does."""
 
 from typing import Any
 
@@ -21,17 +21,17 @@ MUST_CHANGE = 'Your password must be changed before you sign in. <a href="{}">Ch
 
 def identity_field() -> forms.CharField:
     """
-    Accept a username or an e-mail address, as it is typed.
+    Return a field for a username or an e-mail address, without normalisation.
 
-    Django's own field has the length of a username, and applies NFKC, so that an address that was
-    never registered would sign in.
+    Django's field has the length of a username and applies NFKC, so an address that is not
+    registered could sign in.
     """
     widget = forms.TextInput(attrs={"autofocus": True})
     return forms.CharField(label="Username", max_length=254, widget=widget)
 
 
 class SignInForm(AdminAuthenticationForm):
-    """Sign staff in; for anybody else a right password is rejected like a wrong one."""
+    """Sign in staff; reject others as if the password were incorrect."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,10 +58,10 @@ class SignInForm(AdminAuthenticationForm):
 
 class PasswordForm(AdminPasswordChangeForm):
     """
-    Change the password of the staff member who is signed in, or else of the one who is named.
+    Change the password of the signed-in staff member, or of the one that the form names.
 
-    The new password is validated before the old one is verified, as in the API: what is wrong with
-    the new one must not tell whether the old one is right.
+    The new password is validated before the old one is verified, as in the API. The errors of the
+    new password must not disclose whether the old one is correct.
     """
 
     field_order = ["username", "old_password", "new_password1", "new_password2"]
@@ -74,7 +74,7 @@ class PasswordForm(AdminPasswordChangeForm):
             self.order_fields(self.field_order)
 
     def clean_old_password(self) -> str:
-        """Leave it to `clean`: Django would verify it here, uncounted."""
+        """Return the password unverified; `clean` verifies and counts it, which Django does not."""
         return str(self.cleaned_data["old_password"])
 
     def clean(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class PasswordForm(AdminPasswordChangeForm):
         self.validate_password_for_user(user, "new_password2")
 
     def save(self, commit: bool = True) -> Any:
-        """Set the new password; raises StaleLoginError where the account was changed meanwhile."""
+        """Set the new password; raise StaleLoginError if the account has changed since."""
         current, new = self.cleaned_data["old_password"], self.cleaned_data["new_password1"]
         self.user.change_password(new, session=None, current=current)
         return self.user
@@ -122,6 +122,6 @@ class PasswordView(FormView):
             form.add_error("old_password", "The account was changed meanwhile. Try again.")
             return self.form_invalid(form)
         if self.request.user == user:
-            # The new password ends every session but the one that set it.
+            # The new password ends all other sessions.
             update_session_auth_hash(self.request, user)
         return super().form_valid(form)

@@ -1,4 +1,4 @@
-"""The staff console: Django's admin site, with a first page and a sign-in of its own."""
+"""The staff console: Django's admin site with its own first page and sign-in."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ class ConsoleSite(admin.AdminSite):
     index_title = "Console"
     site_url = "/api/v1/docs"
     empty_value_display = "-"
-    enable_nav_sidebar = False  # There are five lists, and the first page has them.
+    enable_nav_sidebar = False  # The first page has the few lists.
     login_form = SignInForm
 
     def __init__(self, name: str = "admin") -> None:
@@ -35,7 +35,7 @@ class ConsoleSite(admin.AdminSite):
         admin_class: type[admin.ModelAdmin] | None = None,
         **options: Any,
     ) -> None:
-        """Bound the pages of every app's models, unless their admin says otherwise."""
+        """Register models with the bounds of `BoundedAdmin`, which their admin can override."""
         if admin_class is None or issubclass(BoundedAdmin, admin_class):
             bounded = BoundedAdmin
         else:
@@ -43,14 +43,14 @@ class ConsoleSite(admin.AdminSite):
         super().register(model_or_iterable, bounded, **options)
 
     def get_urls(self) -> list[Any]:
-        # It comes before Django's own of the same name, which lets in only who is signed in.
+        # It precedes Django's URL of the same name, which requires a signed-in user.
         own = path("password_change/", self.password_change, name="password_change")
         return [own, *super().get_urls()]
 
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> TemplateResponse:
-        """Show where things stand to those who may see events and sessions."""
+        """Add the dashboard for users with permission to view events and sessions."""
         context = dict(extra_context or {})
         if request.user.has_perms(["accounts.view_event", "accounts.view_session"]):
             context["dashboard"] = dashboard()
@@ -59,16 +59,16 @@ class ConsoleSite(admin.AdminSite):
     def login(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        response = limited(request) or super().login(request, extra_context)
+        response = rate_limit_response(request) or super().login(request, extra_context)
         if request.method == "POST" and response.status_code == 302:
-            request.user.clear_failures()  # type: ignore[union-attr] # it is the project's user
+            request.user.clear_failures()  # type: ignore[union-attr]  # a User
             record(Event.Kind.SIGNED_IN, request)
         return response
 
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        """Change one's own password, also before a sign-in that is rejected until it is changed."""
+        """Change a password, also before the sign-in if it must be changed."""
         is_signed_in = request.user.is_authenticated
         view = PasswordView.as_view(
             success_url=reverse("admin:password_change_done" if is_signed_in else "admin:login"),
@@ -78,7 +78,7 @@ class ConsoleSite(admin.AdminSite):
                 **(extra_context or {}),
             },
         )
-        response = limited(request) or view(request)
+        response = rate_limit_response(request) or view(request)
         if response.status_code == 302 and not is_signed_in:
             messages.success(request, "Your password was changed. Sign in with the new one.")
         return response
@@ -94,15 +94,15 @@ class ConsoleSite(admin.AdminSite):
 
 class AutocompleteView(AutocompleteJsonView):
     def process_request(self, request: HttpRequest) -> Any:
-        """Reject the name of a reverse relation, which no form has a field for."""
+        """Reject the names of reverse relations, which are not form fields."""
         term, model_admin, field, to_field = super().process_request(request)
         if not field.concrete:
             raise PermissionDenied
         return term, model_admin, field, to_field
 
 
-def limited(request: HttpRequest) -> HttpResponse | None:
-    """Count an attempt like the API's logins; failures are counted by the backend for both."""
+def rate_limit_response(request: HttpRequest) -> HttpResponse | None:
+    """Count a POST like the API's logins, and return the 429 above the limit, else None."""
     if request.method != "POST":
         return None
     usage = throttling.count(request, "auth")
@@ -112,6 +112,6 @@ def limited(request: HttpRequest) -> HttpResponse | None:
 
 
 def record(kind: str, request: HttpRequest) -> None:
-    """Record a sign-in or a sign-out of staff; the console's own sessions are Django's."""
+    """Record a sign-in or a sign-out of staff."""
     user: Any = request.user
     Event.objects.record(kind, user, detail="console")

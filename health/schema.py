@@ -1,8 +1,8 @@
-"""The probes in the OpenAPI document."""
+"""The health probes in the OpenAPI document."""
 
 from typing import Any
 
-from api.schema import add_plain_route, refusal
+from api.schema import add_plain_route, error_response
 
 CHECKS = ["database", "cache", "migrations"]
 OK = {"type": "string", "enum": ["ok"]}
@@ -24,11 +24,23 @@ def add_routes(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         "allOf": [{"$ref": "#/components/schemas/Problem"}],
         "properties": {"checks": checks},
     }
-    add_plain_route(result, "health", "What runs here.", {**status, "properties": about})
-    live = {**status, "properties": {"status": OK}}
-    add_plain_route(result, "health/live", "Whether the process responds.", live)
-    operation = add_plain_route(
-        result, "health/ready", "Whether requests can be served.", {**status, "properties": ready}
+    add_plain_route(
+        result,
+        "health",
+        "Get the version",
+        "Return the name and the version of the service.",
+        {**status, "properties": about},
     )
-    operation["responses"]["503"] = refusal(503, problem, is_limited=False)
+    live = {**status, "properties": {"status": OK}}
+    add_plain_route(
+        result, "health/live", "Check liveness", "Return 200 if the process responds.", live
+    )
+    operation = add_plain_route(
+        result,
+        "health/ready",
+        "Check readiness",
+        "Return 200 if the instance can serve requests, 503 otherwise.",
+        {**status, "properties": ready},
+    )
+    operation["responses"]["503"] = error_response(503, problem, is_limited=False)
     return result

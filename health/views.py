@@ -1,7 +1,7 @@
 """
-Probes as plain Django views, so that no rule of the API can take them down.
+Health probes as plain Django views, independent of the API's authentication and limits.
 
-What is wrong goes to the log; a stranger reads `failed` and nothing else.
+Responses contain only the status of each check. The cause of a failure is logged.
 """
 
 import functools
@@ -30,7 +30,7 @@ draining = threading.Event()
 
 class HealthView(View):
     def get(self, request: HttpRequest) -> JsonResponse:
-        """Say what runs here; touch nothing outside the process."""
+        """Return name and version without access to the database or the cache."""
         return JsonResponse(
             {
                 "status": "ok",
@@ -50,8 +50,8 @@ class LiveView(View):
 
 class ReadyView(View):
     def get(self, request: HttpRequest) -> JsonResponse:
-        """Say whether requests can be served; without the cache they can, each process alone."""
-        found = checks()
+        """Return 200 if requests can be served. A degraded cache does not prevent that."""
+        found = run_checks()
         if FAILED not in found.values() and not draining.is_set():
             body = {"status": "ok", "checks": found}
             return JsonResponse(body, headers={"Cache-Control": "no-store"})
@@ -59,7 +59,7 @@ class ReadyView(View):
             "type": "about:blank",
             "title": "Service Unavailable",
             "status": 503,
-            "detail": "This instance can't serve requests right now.",
+            "detail": "The instance cannot serve requests.",
             "code": "service_unavailable",
             "checks": found,
             "request_id": getattr(request, "id", ""),
@@ -72,26 +72,26 @@ class ReadyView(View):
         )
 
 
-def checks() -> dict[str, dict[str, str]]:
-    """Look at what an instance needs, and say of each how it is."""
-    database = result(check_database, otherwise="failed")
+def run_checks() -> dict[str, dict[str, str]]:
+    """Check database, cache and migrations, and return the status of each."""
+    database = run_check(check_database, otherwise="failed")
     return {
         "database": database,
-        "cache": result(check_cache, otherwise="degraded"),
-        # A database that is away is waited for once.
-        "migrations": result(check_migrations, otherwise="failed") if database == OK else FAILED,
+        "cache": run_check(check_cache, otherwise="degraded"),
+        # Do not wait for an unavailable database a second time.
+        "migrations": run_check(check_migrations, otherwise="failed") if database == OK else FAILED,
     }
 
 
 class CheckError(Exception):
-    """What was looked at is not as it should be; the text goes to the log."""
+    """A failed check; the text is logged."""
 
 
-def result(check: Callable[[], None], *, otherwise: str) -> dict[str, str]:
-    """Run a check; whatever it raises is logged, and told in one word."""
+def run_check(check: Callable[[], None], *, otherwise: str) -> dict[str, str]:
+    """Run a check; log an exception and return the status `otherwise`."""
     try:
         check()
-    except Exception as error:  # noqa: BLE001 - the one place that decides what a stranger may read.
+    except Exception as error:  # noqa: BLE001 - a check may raise anything; responses do not disclose it
         logger.warning("%s: %s: %s", check.__name__, type(error).__name__, error)
         return {"status": otherwise}
     return OK
@@ -101,14 +101,14 @@ def check_database() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('transaction_read_only')")
         if cursor.fetchone() != ("off",):
-            raise CheckError("the database takes no writes")
+            raise CheckError("the database is read-only")
 
 
 def check_cache() -> None:
     key = f"health:{uuid.uuid4().hex}"
-    cache.set(key, "here", timeout=10)
-    if cache.get(key) != "here":
-        raise CheckError("the cache forgets")
+    cache.set(key, "stored", timeout=10)
+    if cache.get(key) != "stored":
+        raise CheckError("the cache did not return a stored value")
     if getattr(cache, "is_unavailable", False):
         raise CheckError("the shared cache is unavailable")
 
@@ -121,5 +121,5 @@ def check_migrations() -> None:
 
 @functools.cache
 def migrations() -> frozenset[tuple[str, str]]:
-    """Return what this release brings along; it can't change while the process runs."""
+    """Return the migrations of this release, which are constant for the process."""
     return frozenset(MigrationLoader(None).disk_migrations)

@@ -1,4 +1,4 @@
-"""The shared cache in Redis, and this process's memory while Redis is unavailable."""
+"""The shared cache in Redis, with the process's memory as the fallback."""
 
 import functools
 import logging
@@ -18,13 +18,13 @@ from ops.local_cache import LocalCache, serializer
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = 0.07  # seconds, to connect and for each response
-RETRY_AFTER = 1.0  # seconds between attempts to reach Redis again
+RETRY_AFTER = 1.0  # seconds between reconnection attempts
 LOCAL_ENTRIES = 200_000
 STARTED_COUNT_TIMEOUT = 3600  # seconds
 
 
 class Breaker:
-    """A circuit breaker; it is open while Redis is unavailable, as far as this process knows."""
+    """A circuit breaker of this process. It is open while Redis is unavailable."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -32,7 +32,7 @@ class Breaker:
         self.retry_at = 0.0
 
     def allows_call(self) -> bool:
-        """Allow every call, or while open one per second."""
+        """Return whether a call may use Redis: always while closed, once per second while open."""
         with self.lock:
             now = time.monotonic()
             if self.is_open and now < self.retry_at:
@@ -41,23 +41,23 @@ class Breaker:
             return True
 
     def report(self, error: RedisError | None = None) -> None:
-        """Open where a call failed, else close; log a change once."""
+        """Open after an error, close otherwise, and log each change once."""
         with self.lock:
             has_changed = self.is_open != (error is not None)
             self.is_open = error is not None
             self.retry_at = time.monotonic() + RETRY_AFTER
         if has_changed and error:
-            text = "The shared cache is unavailable (%s: %s); this process counts by itself."
+            text = "Redis unavailable (%s: %s); rate limits fall back to per-process counters."
             logger.warning(text, type(error).__name__, error)
         elif has_changed:
-            logger.warning("The shared cache is available again.")
+            logger.warning("Redis available again.")
 
 
 breaker = Breaker()
 
 
 def shared_or_local(name: str) -> Callable[..., Any]:
-    """Make a method that uses Redis, or this process's memory while Redis is unavailable."""
+    """Return a method that calls Redis, or the local cache while Redis is unavailable."""
 
     def call(self: "SharedCache", *args: Any, **kwargs: Any) -> Any:
         if breaker.allows_call():
@@ -74,55 +74,59 @@ def shared_or_local(name: str) -> Callable[..., Any]:
 
 
 class Client(RedisCacheClient):
-    """Django's creates a redis.Redis for each command and needs two round trips to increment."""
+    """
+    A client with one redis.Redis and increments in one round trip.
+
+    Django's client creates a redis.Redis for each command and increments in two round trips.
+    """
 
     @functools.cached_property
-    def kept(self) -> redis.Redis:
+    def shared_client(self) -> redis.Redis:
         client: redis.Redis = super().get_client(write=True)
         return client
 
     def get_client(self, key: Any = None, *, write: bool = False) -> redis.Redis:
-        return self.kept
+        return self.shared_client
 
     def get(self, key: Any, default: Any) -> Any:
         return self.get_many([key]).get(key, default)
 
     def get_many(self, keys: Iterable[Any]) -> dict[Any, Any]:
-        """Leave out and delete a value that is not JSON; MGET leaves out what is no string."""
+        """Return the JSON values; delete others. MGET skips keys that are not strings."""
         keys = list(keys)
         values = {}
-        for key, data in zip(keys, self.kept.mget(keys), strict=True):
+        for key, data in zip(keys, self.shared_client.mget(keys), strict=True):
             try:
                 if data is not None:
                     values[key] = serializer.loads(data)
             except (ValueError, RecursionError):
-                self.kept.delete(key)
+                self.shared_client.delete(key)
         return values
 
     def incr(self, key: Any, delta: int) -> int:
-        """Raise ValueError where the key is missing, as Django's do, or is no number."""
-        pipeline = self.kept.pipeline(transaction=False)
+        """Raise ValueError if the key is missing, as Django's caches do, or is not a number."""
+        pipeline = self.shared_client.pipeline(transaction=False)
         pipeline.exists(key)
         pipeline.incr(key, delta)
         try:
             exists, value = pipeline.execute()
         except ResponseError as error:
-            if type(error) is not ResponseError:  # A right, memory or a writable server is missing.
+            if type(error) is not ResponseError:  # No permission, out of memory or read-only.
                 raise
-            # It is no number. A server that rejects every command rejects the next one too.
+            # Not a number. If the server rejects all commands, the next one raises the error.
             exists = value = 0
         if not exists:
-            self.kept.delete(key)
+            self.shared_client.delete(key)
             raise ValueError(key)
         return int(value)
 
 
 class SharedCache(RedisCache):
     """
-    Redis, or this process's memory while Redis is unavailable.
+    A cache in Redis, or in the process's memory while Redis is unavailable.
 
-    Each process then counts by itself, so limits still hold for each. Nothing is copied back. A
-    call that finds Redis unavailable is delayed by `LONGEST_WAIT`, at most one per second.
+    Rate limits then hold for each process. Local values are not copied to Redis. While Redis is
+    unavailable, one call per second waits up to `LONGEST_WAIT` for it.
     """
 
     def __init__(self, server: str, params: dict[str, Any]) -> None:
@@ -133,7 +137,7 @@ class SharedCache(RedisCache):
             "retry": Retry(NoBackoff(), 0),
         }
         super().__init__(server, params)
-        # Private in Django. Without it values are JSON all the same, by the serializer.
+        # A private name of Django. The serializer stores JSON also without it.
         self._class = Client
         self.local = LocalCache("shared-cache", {"OPTIONS": {"MAX_ENTRIES": LOCAL_ENTRIES}})
 
@@ -155,10 +159,10 @@ class SharedCache(RedisCache):
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         """
-        Increment a counter wherever it is.
+        Increment a counter in Redis or in the local cache.
 
-        `add` creates a counter and `incr` raises it; Redis may become unavailable or available
-        between the two. A counter of Redis is then started here; one of this process goes on.
+        Redis may become unavailable or available between `add`, which creates a counter, and
+        `incr`. A counter of Redis then starts at 0 locally, and a local counter continues.
         """
         try:
             return int(self.increment(key, delta, version=version))

@@ -1,4 +1,4 @@
-"""Files with secrets: bounded to read, private to write."""
+"""Read small files and write private files, for configuration with secrets."""
 
 import os
 from pathlib import Path
@@ -8,21 +8,21 @@ MAX_BYTES = 65_536
 
 def read_text(path: Path) -> str:
     """
-    Return the text of a regular file, or raise OSError.
+    Return the text of a regular file of at most `MAX_BYTES`, or raise OSError.
 
-    Bytes that are not UTF-8 become lone surrogates, for the reader to judge where they stand.
+    Invalid UTF-8 becomes lone surrogates, so that the caller can locate it.
     """
     if not path.is_file():
         raise FileNotFoundError(path)
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES or b"\0" in content:
-        raise OSError(f"{path} is no text of at most {MAX_BYTES} bytes")
+        raise OSError(f"{path} is not a text file of at most {MAX_BYTES} bytes")
     return content.decode("utf-8-sig", errors="surrogateescape")
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file as a whole; only its owner can read it, at no moment anyone else."""
+    """Replace a file atomically with one that only its owner can read."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with open(new, "x", opener=private) as file:

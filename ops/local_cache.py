@@ -1,4 +1,4 @@
-"""A cache in one process's memory, for the values that the shared cache can hold: JSON."""
+"""A cache in the process's memory, limited to JSON values as the shared cache is."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from django.core.cache.backends.locmem import LocMemCache
 
 
 class JSONSerializer:
-    """Store values as JSON: to read a pickle is to run whatever was written to Redis."""
+    """Store values as JSON. Unpickling would execute code from anyone who can write to Redis."""
 
     def dumps(self, value: Any) -> str:
         return json.dumps(value)
@@ -21,7 +21,7 @@ serializer = JSONSerializer()
 
 
 class LocalCache(LocMemCache):
-    """Return values as Redis would, so that development finds what production cannot store."""
+    """Convert values as Redis does, so that development rejects what production rejects."""
 
     def add(
         self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None

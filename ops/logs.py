@@ -1,4 +1,4 @@
-"""The request id in every log line, and lines that nobody can forge by a line break in a path."""
+"""Log formatting: the request id, and escaped control characters against log injection."""
 
 import logging
 from contextvars import ContextVar

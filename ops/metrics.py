@@ -1,9 +1,9 @@
 """
-What Prometheus reads, on a port of its own.
+Prometheus metrics on a separate port.
 
-The workers write their numbers into files that whichever worker is asked adds up; what belongs to
-the whole service (connections, sessions, readiness) is looked up when it asks. With several
-instances those are the same in each: take their maximum, not their sum.
+Each worker writes its metrics into files, and the worker that receives a scrape adds them up.
+Metrics of the whole service (connections, sessions, readiness) are queried during the scrape. Each
+instance reports the same values for these: use their maximum, not their sum.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from health.views import OK, checks
+from health.views import OK, run_checks
 
 CONNECTIONS = """
     SELECT coalesce(state, 'unknown'), count(*), current_setting('max_connections')::int
@@ -27,15 +27,17 @@ CONNECTIONS = """
 
 class ServiceCollector(Collector):
     def collect(self) -> Iterator[Metric]:
-        # No request of Django's has looked after this thread's connection.
+        # Django closes old connections only at the start and the end of its own requests.
         close_old_connections()
-        looked_at = GaugeMetricFamily(
-            "latchkey_check_ok", "What readiness looks at: 1 where it is well.", labels=["check"]
+        readiness = GaugeMetricFamily(
+            "latchkey_check_ok",
+            "Whether a readiness check passes (1) or not (0).",
+            labels=["check"],
         )
-        for name, outcome in checks().items():
-            looked_at.add_metric([name], outcome == OK)
-        yield looked_at
-        # A database that is unavailable is reported by its check.
+        for name, outcome in run_checks().items():
+            readiness.add_metric([name], outcome == OK)
+        yield readiness
+        # latchkey_check_ok reports an unavailable database.
         with contextlib.suppress(DatabaseError):
             yield from database_metrics()
             yield from app_metrics()
@@ -57,14 +59,14 @@ def database_metrics() -> Iterator[Metric]:
 
 
 def app_metrics() -> Iterator[Metric]:
-    """Collect what the apps report about themselves: each may define `AppConfig.metrics()`."""
+    """Yield the metrics of the apps that define `AppConfig.metrics()`."""
     for app in apps.get_app_configs():
         yield from getattr(app, "metrics", tuple)()
 
 
 def metrics_application() -> WSGIApplication:
-    """Return the WSGI application of METRICS_PORT; gunicorn.conf.py says where the files are."""
+    """Return the WSGI application of METRICS_PORT; gunicorn.conf.py sets its directory."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # untyped library
     registry.register(ServiceCollector())
     return make_wsgi_app(registry)

@@ -1,4 +1,4 @@
-"""The id, the log line and the duration of each request."""
+"""The id, the log line and the duration metric of each request."""
 
 import logging
 import random
@@ -13,18 +13,18 @@ from api.middleware import GetResponse
 from ops import logs
 
 logger = logging.getLogger(__name__)
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 KNOWN_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 REQUESTS = Histogram(
     "http_request_duration_seconds",
-    "Requests that were answered, by how long that took.",
+    "Duration of HTTP requests in seconds.",
     ["method", "route", "status"],
 )
 
 
 class RequestIdMiddleware:
-    """Name each request, in its answer and in every log line, and log the request itself."""
+    """Add a request id to the response and to every log line, and log each request."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -32,9 +32,9 @@ class RequestIdMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         started = time.monotonic()
         given = request.headers.get("X-Request-ID", "")
-        request_id = given if SANE_REQUEST_ID.fullmatch(given) else new_request_id()
-        request.id = request_id  # type: ignore[attr-defined]
-        # It stays until the thread's next request: what is logged after the answer is its as well.
+        request_id = given if VALID_REQUEST_ID.fullmatch(given) else new_request_id()
+        request.id = request_id  # type: ignore[attr-defined]  # read by api.errors
+        # It is not reset, so that lines after the response have the id too.
         logs.request_id.set(request_id)
         response = self.get_response(request)
         response.headers["X-Request-ID"] = request_id
@@ -45,12 +45,12 @@ class RequestIdMiddleware:
 
 
 def new_request_id() -> str:
-    """Name a request; `uuid4` would ask the kernel, and let another thread go first."""
+    """Return a random id. `uuid4` makes a system call, which yields to other threads."""
     return f"{random.getrandbits(128):032x}"
 
 
 def log(request: HttpRequest, response: HttpResponseBase, seconds: float) -> None:
-    """Write the request's line and count it, by its route: a raw path is anyone's to make up."""
+    """Log and count a request by its route, because clients can send any number of paths."""
     method = request.method if request.method in KNOWN_METHODS else "OTHER"
     route = f"/{request.resolver_match.route}" if request.resolver_match else "-"
     REQUESTS.labels(method, route, response.status_code).observe(seconds)

@@ -1,8 +1,8 @@
 """
-gunicorn's threaded worker, with a stop and a drain that lose no request.
+gunicorn's threaded worker, with a shutdown and a drain that lose no requests.
 
-`gunicorn.conf.py` selects it. It overrides methods that gunicorn does not document, so
-`config.checks` rejects a gunicorn release that the restart tests have not passed with.
+`gunicorn.conf.py` selects it. It overrides undocumented methods of gunicorn, so `config.checks`
+rejects gunicorn releases that did not pass the restart tests.
 """
 
 from types import FrameType
@@ -18,10 +18,10 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         """
         Close the listening sockets as soon as the worker stops.
 
-        gunicorn keeps them open until the last request is done. The kernel goes on completing
-        connections for them and resets these in the end, so that a proxy cannot tell whether
-        a request was processed (gunicorn's issue 3397). A connection to a closed socket is
-        rejected at once, and a proxy sends that request to another instance.
+        gunicorn keeps them open until the last request completes. The kernel continues to accept
+        connections and finally resets them, so a proxy cannot determine whether a request was
+        processed (gunicorn issue 3397). A closed socket rejects connections immediately, and the
+        proxy sends the request to another instance.
         """
         super().set_accept_enabled(enabled)
         if not self.alive:
@@ -38,8 +38,8 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             self.accept(listener)
 
     def handle_usr1(self, signal_number: int, frame: FrameType | None) -> None:
-        """Drain: readiness responds 503, and each response is the last on its connection."""
-        # Not at the top: with --reload the master must not hold what a worker loads afresh.
+        """Drain: readiness returns 503, and each response closes its connection."""
+        # Imported here, because with --reload the master must not import reloaded modules.
         from health.views import draining
 
         draining.set()

@@ -1,8 +1,8 @@
 """
-Traces by OpenTelemetry and errors by Sentry, each where its variable is set.
+OpenTelemetry traces and Sentry errors, each enabled by its environment variable.
 
-Without them nothing of either is imported. Neither is given a body, a header, a variable of our
-code or a user's name: a password could be in any of them.
+Disabled libraries are not imported. Bodies, headers, local variables and user names are not sent,
+because any of them may contain a password.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from django.conf import settings
 
 
 def start() -> None:
-    """Begin to send; in the web process alone, before Django loads its middleware."""
+    """Start the exporters. Call this in the web process, before Django loads its middleware."""
     if settings.OTLP_ENDPOINT:
         start_traces()
     if settings.SENTRY_DSN:
@@ -39,7 +39,7 @@ def start_traces() -> None:
 
 
 def name_request(span: Any, request: Any, response: Any) -> None:
-    """Let a trace be found by the id that the client and the log have."""
+    """Add the request id of the response and the log to the span."""
     span.set_attribute("request.id", response.headers.get("X-Request-ID", ""))
 
 

@@ -13,6 +13,15 @@ class Migration(migrations.Migration):
             name="session_epoch",
             field=models.PositiveIntegerField(db_default=0, default=0, editable=False),
         ),
+        migrations.AlterField(
+            model_name="user",
+            name="must_change_password",
+            field=models.BooleanField(
+                db_default=False,
+                default=False,
+                help_text="The next sign-in is rejected until the user has chosen a new password.",
+            ),
+        ),
         migrations.AddField(
             model_name="event",
             name="actor_id",

@@ -11,19 +11,6 @@ from accounts.models import Session, User
 from conftest import API, PASSWORD, SignIn
 
 
-@pytest.fixture
-def boss(make_user: Callable[..., User]) -> User:
-    return make_user("boss", is_staff=True, is_superuser=True)
-
-
-@pytest.fixture
-def console(boss: User) -> Client:
-    """A browser in which a superuser has signed in to the admin."""
-    browser = Client()
-    browser.force_login(boss)
-    return browser
-
-
 class TestDoor:
     def test_staff_sign_in_with_name_or_address(self, boss: User) -> None:
         for identity in ("boss", "BOSS@example.com"):

@@ -17,18 +17,6 @@ LOGIN = "/admin/login/"
 CHANGE = "/admin/password_change/"
 
 
-@pytest.fixture
-def boss(make_user: Callable[..., User]) -> User:
-    return make_user("boss", is_staff=True, is_superuser=True)
-
-
-@pytest.fixture
-def console(boss: User) -> Client:
-    browser = Client(raise_request_exception=False)
-    browser.force_login(boss)
-    return browser
-
-
 def sign_in_to_console(identity: str, password: str = PASSWORD, **headers: str) -> Any:
     body = {"username": identity, "password": password, "next": "/admin/"}
     return Client(raise_request_exception=False).post(LOGIN, body, **headers)

@@ -67,13 +67,6 @@ def lifted_limits(settings: Settings) -> None:
     settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
 
 
-@pytest.fixture
-def console(make_user: Callable[..., User]) -> Client:
-    browser = Client()
-    browser.force_login(make_user("boss", is_staff=True, is_superuser=True))
-    return browser
-
-
 def console_form(**changes: str) -> dict[str, str]:
     passwords = {"usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
     return {"username": "bob", "email": "bob@example.com", "names": "", **passwords, **changes}

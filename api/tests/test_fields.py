@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 from rest_framework import serializers
 
-from api.fields import IdField, LineField, StrictIntegerField, StringField
+from api.fields import LineField, QueryIntegerField, StrictIntegerField, StringField
 
 
 class ThingSerializer(serializers.Serializer[Any]):
     text = StringField(max_length=10, allow_blank=True, trim_whitespace=False)
     line = LineField(max_length=10)
     number = StrictIntegerField(min_value=0, max_value=9)
-    id = IdField(min_value=1, max_value=2**63 - 1)
+    id = QueryIntegerField(min_value=1, max_value=2**63 - 1)
 
 
 GOOD = {"text": " a\nb ", "line": " ｏne ", "number": 3, "id": "7"}
@@ -53,6 +53,11 @@ def test_an_id_is_digits(value: str) -> None:
 @pytest.mark.parametrize("value", ["x" * 11, "x" * 41, "a" + "\u0315\u0327" * 250_000])
 def test_a_long_text_has_one_fault(field: str, value: str) -> None:
     assert validate(**{field: value})[1] == {field: ["max_length"]}
+
+
+@pytest.mark.parametrize("field", ["text", "line"])
+def test_a_long_run_of_combining_marks_is_rejected(field: str) -> None:
+    assert validate(**{field: "\u0315\u0327" * 16})[1] == {field: ["invalid"]}
 
 
 @pytest.mark.parametrize(

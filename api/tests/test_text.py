@@ -1,9 +1,10 @@
 import unicodedata
+from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
 
-from api.text import LineField, is_invisible, normalize_line
+from api.text import LineField, MultilineField, check_text, is_invisible, normalize_line
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,24 @@ def test_nothing_is_normalised_before_its_length_is_known(monkeypatch: pytest.Mo
     assert normalised == ["x" * 80]
 
 
+@pytest.mark.parametrize(
+    "marks", ["\u0315\u0327" * 15 + "\u0315", "\uff9e" * 31, "\uff9e\u0334" * 16]
+)
+def test_a_long_run_of_combining_marks_is_rejected(marks: str) -> None:
+    for check in (check_text, normalize_line):
+        with pytest.raises(ValidationError) as caught:
+            check(f"a{marks}b", 100)
+        assert caught.value.code == "invalid"
+
+
+@pytest.mark.parametrize(
+    "text", ["a" + "\u0315" * 30, ("a" + "\u0315" * 30) * 2, "\uff76\uff9e" * 40]
+)
+def test_short_runs_of_combining_marks_are_accepted(text: str) -> None:
+    check_text(text, 100)
+    assert normalize_line(text, 100) == unicodedata.normalize("NFKC", text)
+
+
 @pytest.mark.parametrize("character", [*" \t\u00a0\u00ad\u200b\u2060\ufeff\u3164\ufe0f\u2800"])
 def test_invisible_characters(character: str) -> None:
     assert is_invisible(character)
@@ -63,7 +82,31 @@ def test_a_model_field_validates_what_it_will_store() -> None:
     field = LineField(max_length=20)
 
     assert field.clean(" Cafe\u0301 ", None) == "Café"
-    for value, code in (("\ufdfa" * 3, "max_length"), ("a\nb", "invalid"), (None, "null")):
+    for value, code in (
+        ("\ufdfa" * 3, "max_length"),
+        ("a\nb", "invalid"),
+        ("\u0315" * 31, "invalid"),
+        (None, "null"),
+    ):
         with pytest.raises(ValidationError) as caught:
             field.clean(value, None)
         assert [error.code for error in caught.value.error_list] == [code]
+
+
+def test_a_multiline_field_rejects_only_what_costs_too_much() -> None:
+    field = MultilineField(max_length=20)
+
+    assert field.clean(" a\n\tb\ufb01 ", None) == " a\n\tb\ufb01 "
+    for value, code in (("x" * 81, "max_length"), ("\u0315" * 31, "invalid"), (None, "null")):
+        with pytest.raises(ValidationError) as caught:
+            field.clean(value, None)
+        assert [error.code for error in caught.value.error_list] == [code]
+
+
+@pytest.mark.parametrize(
+    ("field", "base"), [(LineField, "CharField"), (MultilineField, "TextField")]
+)
+def test_migrations_hold_the_fields_of_django(field: Any, base: str) -> None:
+    _, path, args, options = field(max_length=20).deconstruct()
+
+    assert (path, args, options) == (f"django.db.models.{base}", [], {"max_length": 20})

@@ -1,6 +1,6 @@
 """
-What one gets by following the documentation of Django, DRF and simplejwt, to compare with.
+A project that follows the documentation of Django, DRF and simplejwt, for comparison.
 
-Rotation and blacklist are on, connections are kept, and lists are pages with a count; nothing is
-made slower than it comes, nothing is tuned.
+Rotation and blacklist are enabled, connections are persistent, and lists are pages with a count.
+All other settings are defaults.
 """

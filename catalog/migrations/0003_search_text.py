@@ -3,14 +3,14 @@ from django.db import migrations, models
 
 import catalog.models
 
-# Both are written in standard SQL, so PostgreSQL binds what they call now: no search_path changes it.
+# Standard SQL bodies are bound at creation, so search_path does not affect them.
 FUNCTIONS = r"""
 CREATE FUNCTION catalog_fold(text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    -- Full case folding (ss for ß, σ for ς) undoes normalization for a few letters, hence twice.
+    -- Full case folding (ss for ß, σ for ς) denormalises a few letters, so they are normalised again.
     RETURN normalize(casefold(normalize($1, NFKC) COLLATE pg_catalog.pg_unicode_fast), NFKC);
 
--- pg_trgm's own trigrams know no letters but ASCII where the database's LC_CTYPE is C.
+-- The trigrams of pg_trgm are limited to ASCII letters if the database has LC_CTYPE C.
 CREATE FUNCTION catalog_trigrams(text) RETURNS text[]
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN ARRAY(
@@ -19,23 +19,18 @@ CREATE FUNCTION catalog_trigrams(text) RETURNS text[]
          WHERE strpos(trigram[1], ' ') = 0 AND strpos(trigram[1], E'\n') = 0
     );
 """
-# Searches read the text far more often than it is written.
+# The text is read far more often than written.
 STORAGE = "ALTER TABLE catalog_product ALTER COLUMN search_text SET STORAGE EXTERNAL"
 DROP = "DROP FUNCTION catalog_trigrams(text); DROP FUNCTION catalog_fold(text);"
 
 
 class Migration(migrations.Migration):
-    """Add the text of the search. It rewrites the table: see "Upgrade" in docs/operations.md."""
+    """Add the search text. This rewrites the table: see "Upgrade" in docs/operations.md."""
 
     dependencies = [("catalog", "0002_catalog_group")]
 
     operations = [
         migrations.RunSQL(FUNCTIONS, DROP),
-        migrations.AlterField(
-            model_name="product",
-            name="title",
-            field=catalog.models.NormalizedCharField(max_length=200),
-        ),
         migrations.AddField(
             model_name="product",
             name="search_text",

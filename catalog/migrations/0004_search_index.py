@@ -6,7 +6,7 @@ import catalog.models
 
 
 class Migration(migrations.Migration):
-    """Index the text of the search, and an owner's products by each ordering, without a lock."""
+    """Index the search text and each ordering of an owner's products, without a lock."""
 
     atomic = False
 

@@ -1,4 +1,4 @@
-"""Who may read and write products, and what becomes of them without their owner."""
+"""Permissions for products, and their deletion with the owner."""
 
 import pytest
 from rest_framework.test import APIClient
@@ -10,12 +10,14 @@ PRODUCT = f"{API}/product"
 
 
 @pytest.mark.parametrize("header", ["Basic YWxpY2U6cGFzcw==", "Token abc", "x", ""])
-def test_another_scheme_reads_as_a_stranger_does(client: APIClient, db: None, header: str) -> None:
+def test_another_authorization_scheme_is_anonymous(
+    client: APIClient, db: None, header: str
+) -> None:
     assert client.get(PRODUCT, HTTP_AUTHORIZATION=header).status_code == 200
 
 
 @pytest.mark.parametrize("token", ["", "abc", "a.b.c", "x" * 5000])
-def test_a_bad_token_is_rejected_where_none_is_needed(
+def test_an_invalid_token_is_rejected_on_a_public_route(
     client: APIClient, db: None, token: str
 ) -> None:
     response = client.get(PRODUCT, HTTP_AUTHORIZATION=f"Bearer {token}")

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from importlib import import_module
 
+import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group
 from django.core.management import call_command
@@ -31,10 +32,10 @@ def test_a_list_costs_the_same_for_many(
     assert b"user11" in response.content
 
 
-def test_the_catalog_group_manages_products_and_sees_nobody(
+def test_the_catalog_group_manages_products_and_sees_no_users(
     user: User, make_user: Callable[..., User], sign_in: SignIn
 ) -> None:
-    # Tests that commit leave the database without what migrations put there.
+    # Tests that commit remove the rows that migrations created.
     import_module("catalog.migrations.0002_catalog_group").make_group(apps, None)
     carl = make_user("carl", is_staff=True)
     carl.groups.set(Group.objects.filter(name="Catalog"))
@@ -51,7 +52,24 @@ def test_the_catalog_group_manages_products_and_sees_nobody(
     assert device.delete(address).status_code == 204
 
 
-def test_a_product_is_called_by_its_title() -> None:
+@pytest.mark.parametrize("field", ["title", "description"])
+def test_forms_reject_unsafe_text(make_user: Callable[..., User], field: str) -> None:
+    boss = make_user("boss", is_staff=True, is_superuser=True)
+    product = Product.objects.create(owner=boss, title="Lamp", amount=1)
+    form = {"title": "Lamp", "description": "", "amount": 1, "owner": boss.pk}
+    console = console_of(boss)
+
+    for page in ("add", f"{product.pk}/change"):
+        body = form | {field: "a" + "\u0315\u0327" * 16}
+        response = console.post(f"/admin/catalog/product/{page}/", body)
+        assert "At most 30 combining marks in a row are allowed." in response.content.decode()
+
+    product.refresh_from_db()
+    assert (product.title, product.description) == ("Lamp", "")
+    assert Product.objects.count() == 1
+
+
+def test_the_string_of_a_product_is_its_title() -> None:
     assert str(Product(title="Lamp")) == "Lamp"
 
 

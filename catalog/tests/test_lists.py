@@ -99,9 +99,11 @@ class TestPages:
         assert response.status_code == 404
         assert response.json()["code"] == "not_found"
 
-    @pytest.mark.parametrize("value", ["0", "-1", "x", "", "1.5", "1e1", "١", "9" * 5000])
+    @pytest.mark.parametrize("value", ["0", "-1", "x", "", "1.5", "1e1", "١", "9" * 4000])
     @pytest.mark.parametrize("name", ["page", "limit", "owner"])
-    def test_bad_numbers_are_told(self, client: APIClient, db: None, name: str, value: str) -> None:
+    def test_invalid_numbers_are_reported(
+        self, client: APIClient, db: None, name: str, value: str
+    ) -> None:
         assert rejected(client.get(PRODUCT, {name: value})) == [name]
 
     @pytest.mark.parametrize(
@@ -121,7 +123,9 @@ class TestPages:
             ("title", "\x00"),
         ],
     )
-    def test_bad_values_are_told(self, client: APIClient, db: None, name: str, value: str) -> None:
+    def test_invalid_values_are_reported(
+        self, client: APIClient, db: None, name: str, value: str
+    ) -> None:
         assert rejected(client.get(PRODUCT, {name: value})) == [name]
 
     def test_limit_reaches_100(self, client: APIClient, user: User) -> None:
@@ -176,7 +180,7 @@ class TestFilters:
             ("", 6),
         ],
     )
-    def test_every_word_stands_somewhere_in_any_letter_case(
+    def test_every_word_matches_in_any_letter_case(
         self, client: APIClient, user: User, search: str, count: int
     ) -> None:
         for title, description in [
@@ -218,7 +222,7 @@ class TestCursors:
 
     @pytest.mark.parametrize("ordering", ["created_at", "-created_at", "title", "-amount"])
     @pytest.mark.parametrize("limit", [7, 10])
-    def test_a_walk_meets_every_row_once(
+    def test_following_next_visits_every_row_once(
         self, client: APIClient, user: User, ordering: str, limit: int
     ) -> None:
         products = add(user, 95)
@@ -228,12 +232,16 @@ class TestCursors:
         assert len(found) == 95
         assert set(found) == {product.pk for product in products}
 
-    def test_so_it_does_when_every_key_is_equal(self, client: APIClient, user: User) -> None:
+    def test_following_next_visits_every_row_with_equal_keys(
+        self, client: APIClient, user: User
+    ) -> None:
         add(user, 95, amount=7)
 
         assert len(set(walk(client, {"ordering": "amount", "limit": 10}))) == 95
 
-    def test_rows_that_come_and_go_disturb_nothing(self, client: APIClient, user: User) -> None:
+    def test_concurrent_inserts_and_deletions_do_not_affect_cursors(
+        self, client: APIClient, user: User
+    ) -> None:
         products = add(user, 60)
         page = client.get(PRODUCT, {"ordering": "title", "page": 2}).json()
         Product.objects.filter(pk=products[19].pk).delete()  # the one that the cursor names
@@ -260,7 +268,7 @@ class TestCursors:
             {"page": "1"},
             {"cursor": cursor[:-1]},
             {"cursor": f"x{cursor}"},
-            {"cursor": "x" * 5000},
+            {"cursor": "x" * 4000},
         ):
             response = client.get(PRODUCT, given | {"cursor": cursor} | changes)
             assert rejected(response) == ["cursor"], changes

@@ -10,6 +10,7 @@ from catalog.models import Product
 from conftest import API, SignIn, User
 
 PRODUCT = f"{API}/product"
+MARKS = "a" + "\u0315\u0327" * 16  # PostgreSQL sorts a run of combining marks
 
 
 @pytest.fixture
@@ -50,6 +51,8 @@ class TestCreate:
             ({"title": "\ufdfa" * 12}, "title", "max_length"),
             ({"title": 5}, "title", "invalid"),
             ({"title": "a\x00b"}, "title", "invalid"),
+            ({"title": MARKS}, "title", "invalid"),
+            ({"description": MARKS}, "description", "invalid"),
             ({"junk": {"deep": ["a\x00b"]}}, "junk", "invalid"),
             ({"description": "x" * 10_001}, "description", "max_length"),
             ({"description": None}, "description", "null"),
@@ -64,7 +67,7 @@ class TestCreate:
             ({"amount": [1]}, "amount", "invalid"),
         ],
     )
-    def test_bad_values_are_told_by_field_and_code(
+    def test_invalid_values_are_reported_by_field_and_code(
         self, user: User, sign_in: SignIn, changes: dict[str, Any], field: str, code: str
     ) -> None:
         response = sign_in(user).post(PRODUCT, {"title": "Lamp", "amount": 3} | changes)
@@ -89,7 +92,7 @@ class TestCreate:
 
 
 class TestRead:
-    def test_anyone_may_look(
+    def test_anonymous_clients_may_read(
         self,
         client: APIClient,
         product: Product,
@@ -132,6 +135,17 @@ class TestChange:
 
         after = Product.objects.get()
         assert (after.pk, after.owner, after.created_at) == (product.pk, user, product.created_at)
+
+    @pytest.mark.parametrize("field", ["title", "description"])
+    def test_a_long_run_of_combining_marks_is_rejected(
+        self, user: User, product: Product, sign_in: SignIn, field: str
+    ) -> None:
+        response = sign_in(user).patch(f"{PRODUCT}/{product.pk}", {field: MARKS})
+
+        errors = [(error["field"], error["code"]) for error in response.json()["errors"]]
+        assert (response.status_code, errors) == (400, [(field, "invalid")])
+        product.refresh_from_db()
+        assert (product.title, product.description) == ("Lamp", "A lamp.")
 
     def test_others_may_not(self, stranger: User, product: Product, sign_in: SignIn) -> None:
         device = sign_in(stranger)

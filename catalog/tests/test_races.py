@@ -37,7 +37,7 @@ def test_an_account_that_is_deleted_leaves_no_product_behind(
         assert not User.objects.exists()
 
 
-def test_a_product_of_an_owner_who_just_left_is_refused(
+def test_a_product_of_a_deleted_owner_is_rejected(
     user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     validate = ProductSerializer.validate

@@ -1,4 +1,4 @@
-"""The project's settings in an environment that neither a shell nor a .env reaches."""
+"""The project's settings without the variables of the shell and of .env."""
 
 import os
 import re
@@ -15,7 +15,7 @@ os.environ |= {
     "REFRESH_TOKEN_SECRET": secrets.token_urlsafe(32),
 }
 
-from config.settings import *  # noqa: E402, F403
+from config.settings import *  # noqa: E402, F403 - after the environment is set
 
-# Hashing at a real cost has tests of its own.
+# Other tests cover production hashing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,4 +1,4 @@
-"""Each rule of the start-up, by the identifiers that it answers with."""
+"""Each rule of the startup, by the identifiers that it responses with."""
 
 import re
 import secrets
@@ -93,7 +93,7 @@ def test_every_secret_is_required(settings: Settings, name: str) -> None:
         "0123456789" + "abcdefghijklmnopqrstuvwxyz",
     ],
 )
-def test_a_weak_secret_is_refused_in_every_role(
+def test_a_weak_secret_is_rejected_in_every_role(
     settings: Settings, name: str, is_fallback: bool, secret: str
 ) -> None:
     current, *earlier = GOOD[name]
@@ -108,8 +108,8 @@ def test_a_weak_secret_is_refused_in_every_role(
         assert secret not in message.msg
 
 
-def test_a_random_secret_is_never_refused() -> None:
-    """Also where its letters happen to spell a word."""
+def test_a_random_secret_is_never_rejected() -> None:
+    """Also if its letters contain a word."""
     for alphabet in (string.hexdigits[:16], string.ascii_letters + string.digits):
         for _ in range(2000):
             secret = "".join(secrets.choice(alphabet) for _ in range(32))
@@ -291,12 +291,12 @@ class TestConnections:
         assert "= 2 * 49 = 98 connections" in message.msg
         assert "= 100 - 3 = 97," in message.msg
 
-    def test_as_many_as_it_has_will_do(self, settings: Settings) -> None:
+    def test_as_many_connections_as_available_pass(self, settings: Settings) -> None:
         settings.WEB_CONCURRENCY = 1
 
         assert checks.check_connections(databases=["default"]) == []
 
-    def test_a_database_that_is_away_is_no_fault_of_the_configuration(
+    def test_an_unavailable_database_is_not_a_configuration_fault(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(connection.settings_dict, "PORT", "1")

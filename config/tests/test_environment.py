@@ -1,4 +1,4 @@
-"""The strict reader: what it reads, and what it names as a fault, by name and never by value."""
+"""The strict parser of environment variables, and its faults without values."""
 
 import os
 import runpy
@@ -222,7 +222,7 @@ def test_variables_of_libpq_are_judged_together(monkeypatch: pytest.MonkeyPatch)
 
 
 class TestDotenv:
-    """Each line that is not understood is named; what it would set does not count as absent."""
+    """Each invalid line is reported; its variable is not also reported as missing."""
 
     SECRET = "q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0"
 
@@ -249,7 +249,7 @@ class TestDotenv:
             "SECRET={}\rDEBUG=true", "SECRET=#{}",
         ],
     )  # fmt: skip
-    def test_a_line_that_is_not_understood_is_named(
+    def test_an_invalid_line_is_named(
         self, line: str, start: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         env = start(f"# mine\n{line.format(self.SECRET)}\n".encode())
@@ -274,7 +274,7 @@ class TestDotenv:
     )
     @pytest.mark.parametrize("start_of_file", [b"", b"\xef\xbb\xbf", "# caf\u00e9\n \n".encode()])
     @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
-    def test_a_line_that_is_understood_is_read(
+    def test_a_valid_line_is_read(
         self, line: str, start_of_file: bytes, end: str, start: Any
     ) -> None:
         env = start(start_of_file + f"{line.format(self.SECRET)}{end}".encode())
@@ -361,7 +361,7 @@ class TestDatabase:
     def test_both_forms_in_one_source_are_a_fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(read(monkeypatch, DATABASE_URL="postgres://u@h/n", DB_HOST="db")) == 1
 
-    def test_either_form_of_the_process_wins_over_both_of_the_file(
+    def test_the_process_environment_precedes_the_file(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         dotenv = tmp_path / ".env"
@@ -545,7 +545,7 @@ def test_debug_loosens_cookies_and_hsts(monkeypatch: pytest.MonkeyPatch) -> None
     assert loose["LOG_FORMAT"] == "console"
 
 
-def test_a_proxy_is_believed_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_trusted_only_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     without, behind = load(monkeypatch), load(monkeypatch, TRUSTED_PROXY_COUNT="1")
 
     assert without["SECURE_PROXY_SSL_HEADER"] is None

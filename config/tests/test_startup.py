@@ -1,4 +1,4 @@
-"""Start-up as an operator meets it: real processes, real environments."""
+"""Startup in separate processes with their own environments."""
 
 import json
 import os
@@ -95,7 +95,7 @@ def test_every_entry_lists_all_that_is_wrong(command: list[str]) -> None:
         assert value not in result.stderr + result.stdout
 
 
-def test_one_fault_is_told_in_the_singular() -> None:
+def test_one_fault_is_reported_in_the_singular() -> None:
     result = start([*MANAGE, "check"], GOOD | {"DEBUG": "maybe"})
 
     assert faults(result) == ["DEBUG must be true or false."]
@@ -105,17 +105,17 @@ def test_one_fault_is_told_in_the_singular() -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of the project, in which a test can have a .env."""
-    for name in ("config", "accounts", "catalog", "health"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("manage.py", "gunicorn.conf.py"):
-        shutil.copy(ROOT / name, tmp_path)
+    for name in re.findall("^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+        elif (ROOT / name).exists():
+            shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("command", [[*MANAGE, "migrate"], GUNICORN], ids=["migrate", "gunicorn"])
-def test_a_line_of_dotenv_that_is_not_understood_ends_the_start(
-    command: list[str], clone: Path
-) -> None:
+def test_an_invalid_line_of_dotenv_prevents_the_start(command: list[str], clone: Path) -> None:
     lines = [f"{name}={value}" for name, value in GOOD.items() if name != "SECRET"]
     secret = GOOD["SECRET"]
     (clone / ".env").write_text("\n".join([*lines, f"SECRET = {secret}", "DEBUG : true"]))
@@ -138,7 +138,7 @@ def test_a_dotenv_that_cannot_be_read_is_one_fault(command: list[str], clone: Pa
     assert [fault.split()[0] for fault in faults(result)] == [".env"]
 
 
-def test_the_example_is_refused() -> None:
+def test_the_example_is_rejected() -> None:
     result = start([*MANAGE, "check"], {name: value for name, value in VARIABLES if value})
 
     found = {fault.split()[0] for fault in faults(result)}
@@ -166,7 +166,7 @@ def test_seeddemo_is_rejected_in_production() -> None:
     result = start([*MANAGE, "seeddemo"], GOOD | {"DATABASE_URL": database_url()})
 
     assert result.returncode == 1
-    assert result.stderr.startswith("CommandError: seeddemo creates accounts with a password")
+    assert result.stderr.startswith("CommandError: seeddemo creates accounts with a public")
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,26 @@
-"""The console as staff use it, in a real browser, on the service as gunicorn serves it."""
+"""The console in a browser, served by gunicorn."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, Permission
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pytest_django import Settings
 
 from accounts.models import Event, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from catalog.models import Product
 from conftest import API, PASSWORD
+from tests.rig.browser import chromium, needs_chromium
 from tests.rig.client import Client
 from tests.rig.gunicorn import Server, serve
 
-CHROMIUM = shutil.which("chromium") or ""
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-QUIET += ["--disable-background-networking", "--disable-component-update"]
 SUPPORT = ["view_user", "view_session", "end_session", "view_event"]
 PHONE = {"width": 390, "height": 844}
 
 pytestmark = [
-    pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed"),
+    needs_chromium,
     pytest.mark.django_db(transaction=True),
 ]
 
@@ -37,15 +34,8 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
-        # Playwright's own loop runs in this thread; Django would take the tests for asynchronous.
-        # The switch of greenlets also hides the next two lines from coverage.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")  # pragma: no cover
-        browser = playwright.chromium.launch(  # pragma: no cover
-            executable_path=CHROMIUM, args=QUIET
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -67,7 +57,7 @@ def users(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 4)
     User.objects.create_superuser("boss", "boss@example.com", PASSWORD)
     susan = User.objects.create_user("susan", "susan@example.com", PASSWORD, is_staff=True)
-    # Tests that commit leave the database without what migrations put there.
+    # Tests that commit remove the rows that migrations created.
     group, _ = Group.objects.get_or_create(name="Support")
     group.permissions.set(Permission.objects.filter(codename__in=SUPPORT))
     susan.groups.add(group)
@@ -102,7 +92,7 @@ def test_support_ends_a_stolen_session(page: Page, server: Server, users: None) 
     assert Event.objects.filter(actor="susan", session_id=number, detail="staff").count() == 1
 
 
-def test_what_support_may_not_do_is_not_offered(page: Page, server: Server, users: None) -> None:
+def test_actions_without_permission_are_not_shown(page: Page, server: Server, users: None) -> None:
     sign_in(page, server, "susan")
     expect(page.get_by_text("Active sessions")).to_be_visible()
     assert page.get_by_role("link", name="Products").count() == 0
@@ -115,8 +105,8 @@ def test_what_support_may_not_do_is_not_offered(page: Page, server: Server, user
     assert page.locator("input[name=email]").count() == 0
 
 
-def test_the_first_page_counts_what_happened(page: Page, users: None, tmp_path: Path) -> None:
-    with serve(tmp_path / "log") as server:  # What it shows is ten seconds old at most.
+def test_the_first_page_counts_events(page: Page, users: None, tmp_path: Path) -> None:
+    with serve(tmp_path / "log") as server:  # The page may be ten seconds old.
         for _ in range(2):
             Client(server.port).sign_in("alice")
         wrong = {"identity": "alice", "password": "wrong"}
@@ -130,23 +120,23 @@ def test_the_first_page_counts_what_happened(page: Page, users: None, tmp_path: 
                 "Active sessions",
                 "Users signed in",
                 "Sign-ins",
-                "Refused",
+                "Rejected",
                 "New accounts",
             )
         }
         assert shown == {
             "Active sessions": "2",
             "Users signed in": "1",
-            "Sign-ins": "3",  # the console's own among them
-            "Refused": "1",
+            "Sign-ins": "3",  # including the console's
+            "Rejected": "1",
             "New accounts": "3",
         }
         assert page.locator("svg.plot").count() == 2
-        page.locator(".number", has_text="Refused").click()
+        page.locator(".number", has_text="Rejected").click()
         expect(page.locator("#result_list")).to_contain_text("wrong password")
 
 
-def test_all_sessions_end_after_a_question(page: Page, server: Server, users: None) -> None:
+def test_all_sessions_end_after_a_confirmation(page: Page, server: Server, users: None) -> None:
     devices = [Client(server.port).sign_in("alice") for _ in range(2)]
     sign_in(page, server, "susan")
     page.goto(f"http://127.0.0.1:{server.port}/admin/accounts/session/?state=active")
@@ -161,7 +151,7 @@ def test_all_sessions_end_after_a_question(page: Page, server: Server, users: No
     assert [device.get(f"{API}/users/me").status for device in devices] == [401, 401]
 
 
-def test_the_door_closes_after_five_attempts(page: Page, users: None, tmp_path: Path) -> None:
+def test_the_sign_in_is_limited_to_five_attempts(page: Page, users: None, tmp_path: Path) -> None:
     with serve(tmp_path / "log") as strict:
         for _ in range(5):
             sign_in(page, strict, "boss", "wrong")

@@ -1,4 +1,4 @@
-"""Pages of the console list a bounded number of rows, however many there are."""
+"""Pages of the console list a bounded number of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
 from catalog.models import Product
-from config.tests.samples import Order, Part, Sample
+from console.tests.samples import Order, Part, Sample
 
 MANY = 25_000
 
@@ -28,7 +28,7 @@ def add_products(owner: User, number: int) -> None:
 
 
 def rows_read(queries: CaptureQueriesContext) -> list[str]:
-    """Return the statements that read whole rows of products without a bound."""
+    """Return the statements that read products without a LIMIT."""
     return [
         query["sql"][:300]
         for query in queries
@@ -108,7 +108,7 @@ class TestDeletion:
             "/admin/catalog/product/", body | {"select_across": "1", "post": "yes"}, follow=True
         )
 
-        assert b"An action takes at most 1,000 rows. Nothing was changed." in page.content
+        assert b"An action is limited to 1,000 rows. No row was changed." in page.content
         assert Product.objects.count() == 1_001
 
     def test_it_names_what_staff_may_not_delete(
@@ -134,7 +134,7 @@ class TestDeletion:
     ) -> None:
         Order.objects.create(sample=sample, title="Order 17")
         Part.objects.create(sample=sample, title="Bulb")
-        page = f"/admin/catalog/sample/{sample.pk}/delete/"
+        page = f"/admin/health/sample/{sample.pk}/delete/"
 
         assert "Order 17" in console.get(page).content.decode()
         console.post(page, {"post": "yes"})
@@ -155,9 +155,9 @@ class TestDeletion:
 
         monkeypatch.setattr(Sample, "delete", order_meanwhile)
 
-        page = console.post(f"/admin/catalog/sample/{sample.pk}/delete/", {"post": "yes"})
+        page = console.post(f"/admin/health/sample/{sample.pk}/delete/", {"post": "yes"})
 
-        assert (page.status_code, b"Other rows refer to this one" in page.content) == (409, True)
+        assert (page.status_code, b"others refer to it" in page.content) == (409, True)
         assert Sample.objects.exists()
 
     def test_a_row_without_a_page_is_named(self, console: Client, user: User) -> None:
@@ -189,9 +189,9 @@ class TestLists:
         for one in Sample.objects.order_by("-pk")[:2]:
             Order.objects.create(sample=one, title=f"Of {one}")
 
-        page = console.get("/admin/catalog/order/").content.decode()
+        page = console.get("/admin/health/order/").content.decode()
         last = Sample.objects.latest("pk")
-        found = console.get("/admin/catalog/order/", {"sample__id__exact": last.pk})
+        found = console.get("/admin/health/order/", {"sample__id__exact": last.pk})
 
         assert page.count("?sample__id__exact=") == 100
         assert "sample (the first 100)" in page

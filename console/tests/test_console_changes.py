@@ -1,4 +1,4 @@
-"""A form of the console changes what its user changed, whatever happens to the row meanwhile."""
+"""A form of the console changes only the fields that its user changed."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,15 +11,15 @@ from django.test import Client
 
 from accounts.models import Event, User
 from catalog.models import Product
-from config.tests.forms import fields_of
-from config.tests.samples import Part, Sample
 from conftest import API, PASSWORD, SignIn
 from console.model_admin import BoundedAdmin
 from console.site import ConsoleSite
+from console.tests.samples import Part, Sample
+from tests.rig.forms import fields_of
 
 NEW = "a rainy night in June"
 
-SAMPLE = "/admin/catalog/sample/1/change/"
+SAMPLE = "/admin/health/sample/1/change/"
 
 
 def page_of(user: User) -> str:
@@ -245,11 +245,11 @@ class TestModelOfAClone:
     def test_a_list_that_is_edited_keeps_what_changed_meanwhile(
         self, console: Client, sample: Sample
     ) -> None:
-        form = fields_of(console.get("/admin/catalog/sample/"))
+        form = fields_of(console.get("/admin/health/sample/"))
         Sample.objects.update(is_open=False, title="Desk lamp")
         change = form | {"form-0-number": ["5"], "_save": ["Save"]}
 
-        assert console.post("/admin/catalog/sample/", change).status_code == 302
+        assert console.post("/admin/health/sample/", change).status_code == 302
 
         changed = Sample.objects.get()
         assert (changed.title, changed.is_open, changed.number) == ("Desk lamp", False, 5)
@@ -257,11 +257,11 @@ class TestModelOfAClone:
     def test_a_list_that_is_edited_does_not_bring_back_a_deleted_row(
         self, console: Client, sample: Sample
     ) -> None:
-        form = fields_of(console.get("/admin/catalog/sample/"))
+        form = fields_of(console.get("/admin/health/sample/"))
         sample.delete()
 
         page = console.post(
-            "/admin/catalog/sample/", form | {"form-0-number": ["5"], "_save": ["Save"]}
+            "/admin/health/sample/", form | {"form-0-number": ["5"], "_save": ["Save"]}
         )
 
         assert (page.status_code, Sample.objects.exists()) == (200, False)

@@ -1,4 +1,4 @@
-"""Errors of the console are its own pages, with the status that they have elsewhere."""
+"""Errors of the console are HTML pages with the status of the API's errors."""
 
 import logging
 
@@ -10,6 +10,7 @@ from django.test import Client, RequestFactory
 from pytest_django import Settings
 
 from api import errors
+from console.middleware import render_page
 
 
 @pytest.mark.parametrize("debug", [False, True])
@@ -25,7 +26,7 @@ from api import errors
         ("logout/", 405),
     ],
 )
-def test_an_error_is_a_page_that_tells_nothing(
+def test_an_error_page_discloses_nothing(
     console: Client, settings: Settings, path: str, status: int, debug: bool
 ) -> None:
     settings.DEBUG = debug
@@ -42,17 +43,19 @@ def test_an_error_is_a_page_that_tells_nothing(
 @pytest.mark.parametrize(
     "error", [ValueError(), OverflowError(), DataError(), FieldError(), ValidationError("")]
 )
-def test_what_cannot_be_read_is_a_bad_request_and_logged_with_its_place(
+def test_invalid_input_is_a_bad_request_and_is_logged_with_its_traceback(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
+    request = RequestFactory().get("/admin/x")
+    request.render_problem = render_page
     with caplog.at_level(logging.WARNING):
-        response = errors.problem_for(RequestFactory().get("/admin/x"), error)
+        response = errors.problem_for(request, error)
 
     assert response is not None
     assert response.status_code == 400
     assert caplog.records[0].exc_info[1] is error
     assert errors.problem_for(RequestFactory().get("/api/v1/x"), error) is None
-    assert errors.problem_for(RequestFactory().get("/admin/x"), IntegrityError()) is None
+    assert errors.problem_for(request, IntegrityError()) is None
 
 
 @pytest.mark.parametrize(

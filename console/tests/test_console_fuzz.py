@@ -1,4 +1,4 @@
-"""No query, selection or page of the console is a server error, whatever its parameters hold."""
+"""No parameters of the console cause a server error."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -126,7 +126,7 @@ def test_an_action_is_rejected_or_done(console: Client) -> None:
     )
 
 
-def test_a_page_is_rejected_or_not_there(console: Client) -> None:
+def test_a_page_is_rejected_or_not_found(console: Client) -> None:
     methods = itertools.cycle([console.get, console.get, console.post])
     pages = itertools.cycle(PAGES)
     requests = [
@@ -201,7 +201,7 @@ def test_a_form_without_a_session_is_rejected_or_shown_again(page: str, settings
 
 
 @pytest.mark.parametrize("value", ['"abcdefgh\\000"', '"abcdefgh\\355\\240\\200"', "a" * 4000])
-def test_a_cookie_that_names_no_session_names_nobody(value: str) -> None:
+def test_an_invalid_session_cookie_is_anonymous(value: str) -> None:
     stranger = Client(raise_request_exception=False)
 
     for name in ("sessionid", "csrftoken", "messages"):

@@ -1,4 +1,4 @@
-"""The console's first page: its numbers after known events, and what it asks the database."""
+"""The console's first page: its numbers and its queries."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -45,14 +45,14 @@ def test_numbers_after_known_events(browser: Client, user: User, sign_in: SignIn
         "Active sessions": 1,
         "Users signed in": 1,
         "Sign-ins": 2,
-        "Refused": 3,
+        "Rejected": 3,
         "Replays": 1,
         "Limits reached": 1,
         "New accounts": 2,
     }
     shown = dashboard()
     assert [plot.highest for plot in shown["plots"]] == [pytest.approx(4, abs=2)] * 2
-    (_, users), (_, addresses) = shown["refused"]
+    (_, users), (_, addresses) = shown["most_rejected"]
     assert (users[0][:2], addresses[0][:2]) == (("alice", 3), ("192.0.2.1", 3))
 
 
@@ -65,22 +65,22 @@ def test_each_number_leads_to_its_list(browser: Client, user: User, sign_in: Sig
 
     page = browser.get("/admin/").content.decode()
     for number in shown["numbers"]:
-        assert number.to.replace("&", "&amp;") in page
-        if "session" in number.to:
+        assert number.url.replace("&", "&amp;") in page
+        if "session" in number.url:
             continue
-        listed = browser.get(number.to).content.decode()
+        listed = browser.get(number.url).content.decode()
         assert f"{number.value} event" in listed
-    for _, rows in shown["refused"]:
+    for _, rows in shown["most_rejected"]:
         assert "1 event" in browser.get(rows[0][2]).content.decode()
 
 
-def test_nothing_has_happened_yet(browser: Client) -> None:
+def test_an_empty_dashboard(browser: Client) -> None:
     Event.objects.all().delete()
     cache.clear()
 
     page = browser.get("/admin/").content.decode()
 
-    assert "Nobody has signed in" in page
+    assert "No sign-ins and no rejections." in page
     assert "None in the last 24 hours" in page
 
 
@@ -93,12 +93,12 @@ def test_plots_cover_each_hour_and_day(db: None) -> None:
 
     assert (len(hours.bars), len(days.bars)) == (24, 30)
     (full,) = [bar for bar in days.bars if bar.signed_in_height]
-    assert "1 sign-ins, 1 refused" in full.title
-    assert full.signed_in_height == full.refused_height == 80
+    assert "1 sign-ins, 1 rejected" in full.title
+    assert full.signed_in_height == full.rejected_height == 80
     assert full.y == 0
 
 
-def test_days_that_are_over_are_counted_once(db: None) -> None:
+def test_past_days_are_counted_once(db: None) -> None:
     cache.clear()
     dashboard()
     cache.delete("dashboard")
@@ -111,7 +111,7 @@ def test_days_that_are_over_are_counted_once(db: None) -> None:
     assert f"'{today}T00:00:00" in daily or f"'{today} 00:00:00" in daily
 
 
-def test_it_is_kept_for_a_moment(db: None) -> None:
+def test_the_dashboard_is_cached(db: None) -> None:
     cache.clear()
     dashboard()
     with CaptureQueriesContext(connection) as queries:

@@ -25,7 +25,7 @@ def test_pages_have_cookies_and_csrf_and_the_api_has_neither(db: None) -> None:
         assert not hasattr(response.wsgi_request, name)
 
 
-def test_a_middleware_that_is_not_used_leaves_pages_protected(db: None, settings: Settings) -> None:
+def test_without_the_console_middleware_pages_stay_protected(db: None, settings: Settings) -> None:
     middleware = list(settings.MIDDLEWARE)
     for place in range(len(middleware) + 1):
         settings.MIDDLEWARE = [*middleware[:place], f"{__name__}.Unused", *middleware[place:]]

@@ -1,13 +1,15 @@
-// A client of Latchkey for browsers and Node: it keeps the tokens, refreshes them when they are over,
-// shares one refresh among all tabs, and waits where it is told to.
+// A Latchkey client for browsers and Node. It stores the tokens, refreshes expired ones, shares one
+// refresh among all tabs, and waits for rate limits.
 //
 //   const api = new Latchkey("https://api.example.com/api/v1");
 //   await api.login("alice", "a sunny day in May");
 //   const lamp = await api.request("POST", "/product", { title: "Lamp", amount: 3 });
 
-const PATIENCE = 60; // seconds to wait for limits and busy moments, in all, before giving up
+const MAXIMUM_WAIT = 60; // seconds to wait for rate limits and a busy service, in total
+const IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
+const REPEATS = 3; // of an idempotent request after a 502 or 504
 
-/** A refusal: `problem` is the service's document, `code` is what to act on. */
+/** An error response. `problem` is the problem document, or empty. Clients act on `code`. */
 export class ApiError extends Error {
   constructor(status, problem) {
     super(problem.detail ?? `status ${status}`);
@@ -17,7 +19,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Where tokens are kept: one place for all tabs, so that a tab sees what another refreshed. */
+/** Store tokens for all tabs, so that each tab uses the refreshed ones. */
 export function browserStore(name = "latchkey") {
   return {
     get: () => JSON.parse(localStorage.getItem(name) ?? "null"),
@@ -26,11 +28,12 @@ export function browserStore(name = "latchkey") {
 }
 
 export function memoryStore() {
-  let kept = null;
-  return { get: () => kept, set: (pair) => (kept = pair) };
+  let stored = null;
+  return { get: () => stored, set: (pair) => (stored = pair) };
 }
 
 export class Latchkey {
+  /** A store may be asynchronous: its `get` and `set` may return promises. */
   constructor(base, { store = memoryStore(), onSignedOut = () => {} } = {}) {
     this.base = base;
     this.store = store;
@@ -40,51 +43,60 @@ export class Latchkey {
 
   async login(identity, password) {
     const { user, ...pair } = await this.send("POST", "/auth/login", { identity, password });
-    this.store.set(pair);
+    await this.store.set(pair);
     return user;
   }
 
   async logout() {
+    const pair = await this.store.get();
     try {
       await this.request("POST", "/auth/logout");
     } finally {
-      this.store.set(null);
+      await this.replace(pair, null);
     }
   }
 
-  /** Ask as whoever is signed in, and once more with a fresh token where that one is over. */
+  /** Send a request as the signed-in user. If the token has expired, refresh it and repeat once. */
   async request(method, path, body) {
-    const access = this.store.get()?.access_token;
+    const pair = await this.store.get();
     try {
-      return await this.send(method, path, body, access);
+      return await this.send(method, path, body, pair?.access_token);
     } catch (error) {
-      if (error.status !== 401 || !access) throw error;
+      if (error.status !== 401 || !pair) throw error;
     }
-    return this.send(method, path, body, await this.refresh(access));
+    const { access_token } = await this.refresh(pair);
+    return this.send(method, path, body, access_token);
   }
 
-  /** Return a token newer than `old`; of all that ask at once, in every tab, one refreshes. */
+  /** Return a newer pair of the same session. Concurrent callers in all tabs share one refresh. */
   refresh(old) {
     return this.alone(async () => {
-      const pair = this.store.get();
-      if (!pair) throw new ApiError(401, { code: "token_not_valid", detail: "Signed out." });
-      if (pair.access_token !== old) return pair.access_token;
+      const pair = await this.store.get();
+      // Another tab may have signed in as another user, who must not send this request.
+      if (!pair || sessionOf(pair) !== sessionOf(old)) {
+        throw new ApiError(401, { code: "token_not_valid", detail: "Signed out." });
+      }
+      if (pair.access_token !== old.access_token) return pair;
       try {
         const fresh = await this.send("POST", "/auth/refresh", { refresh_token: pair.refresh_token });
-        this.store.set(fresh);
-        return fresh.access_token;
+        await this.replace(pair, fresh);
+        return fresh;
       } catch (error) {
-        // Over, or ended elsewhere. Anything else (no network) may pass: the token is kept.
-        if (error.status === 401) {
-          this.store.set(null);
-          this.onSignedOut();
-        }
+        // The session has ended. After any other error (no network) the token may still be valid.
+        if (error.status === 401 && (await this.replace(pair, null))) this.onSignedOut();
         throw error;
       }
     });
   }
 
-  /** Run one at a time: among tabs by the browser's locks, else among this client's calls. */
+  /** Replace a stored pair of the same session; return whether it was still stored. */
+  async replace(old, pair) {
+    const isSame = sessionOf(await this.store.get()) === sessionOf(old);
+    if (isSame) await this.store.set(pair);
+    return isSame;
+  }
+
+  /** Run one call at a time: in all tabs with the browser's locks, otherwise in this client. */
   alone(work) {
     const locks = globalThis.navigator?.locks;
     if (locks) return locks.request("latchkey-refresh", work);
@@ -94,7 +106,7 @@ export class Latchkey {
   }
 
   async send(method, path, body, access) {
-    for (let patience = PATIENCE; ; ) {
+    for (let remaining_wait = MAXIMUM_WAIT, repeats = 0; ; repeats++) {
       const headers = body === undefined ? {} : { "Content-Type": "application/json" };
       if (access) headers.Authorization = `Bearer ${access}`;
       const response = await fetch(this.base + path, {
@@ -102,17 +114,39 @@ export class Latchkey {
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
       });
-      // 429 and 503 did nothing yet, so any method may be sent again, when the service says.
-      const wait = Number(response.headers.get("Retry-After") ?? 0);
-      if ([429, 503].includes(response.status) && wait > 0 && wait <= patience) {
-        patience -= wait;
-        await new Promise((resolve) => setTimeout(resolve, wait * 1000));
-        continue;
-      }
-      const text = await response.text();
-      const answer = text ? JSON.parse(text) : null;
-      if (!response.ok) throw new ApiError(response.status, answer ?? {});
-      return answer;
+      const content = parse((await response.text()) || "null");
+      if (response.ok && content !== undefined) return content;
+      const problem = content?.code ? content : {}; // A proxy's error page is no problem document.
+      const wait = secondsToWait(method, response, problem, repeats);
+      if (!(wait <= remaining_wait)) throw new ApiError(response.status, problem);
+      remaining_wait -= wait;
+      await new Promise((resolve) => setTimeout(resolve, wait * 1000));
     }
+  }
+}
+
+/** Return the seconds until a request may be sent again, or Infinity if it must not be. */
+function secondsToWait(method, response, problem, repeats) {
+  const isOwn = ["rate_limited", "service_unavailable"].includes(problem.code);
+  if (isOwn && [429, 503].includes(response.status)) {
+    // The service did not process the request, so any method may be repeated.
+    return Number(response.headers.get("Retry-After")) || Infinity;
+  }
+  // A proxy does not know whether the request was processed.
+  const mayRepeat = [502, 504].includes(response.status) && IDEMPOTENT.includes(method);
+  return mayRepeat && repeats < REPEATS ? 2 ** repeats / 2 : Infinity;
+}
+
+/** Return the identifier of the session that a pair belongs to. */
+function sessionOf(pair) {
+  const payload = pair?.access_token.split(".")[1];
+  return payload && JSON.parse(atob(payload.replaceAll("-", "+").replaceAll("_", "/"))).sid;
+}
+
+function parse(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }

@@ -18,7 +18,7 @@ def prefix(request: Any) -> str:
     return str(request.param)
 
 
-def test_health_says_what_runs_and_touches_nothing(client: APIClient, prefix: str) -> None:
+def test_health_returns_the_version_without_dependencies(client: APIClient, prefix: str) -> None:
     """No database is allowed here."""
     response = client.get(f"{prefix}/health", HTTP_AUTHORIZATION="Bearer garbage")
 
@@ -46,7 +46,7 @@ def test_live_needs_nothing(client: APIClient, prefix: str) -> None:
 
 
 class TestReady:
-    def test_it_looks_at_database_cache_and_migrations(
+    def test_it_checks_database_cache_and_migrations(
         self,
         client: APIClient,
         db: None,
@@ -95,9 +95,7 @@ class TestReady:
         assert response.json()["checks"]["migrations"] == {"status": "failed"}
         assert response.json()["checks"]["database"] == {"status": "ok"}
 
-    def test_a_database_that_takes_no_writes_fails(
-        self, client: APIClient, db: None, prefix: str
-    ) -> None:
+    def test_a_read_only_database_fails(self, client: APIClient, db: None, prefix: str) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET transaction_read_only = on")
 
@@ -106,7 +104,7 @@ class TestReady:
         assert response.status_code == 503
         assert response.json()["checks"]["database"] == {"status": "failed"}
 
-    def test_about_to_go_it_is_not_ready_though_all_is_well(
+    def test_a_draining_process_is_not_ready(
         self, client: APIClient, db: None, prefix: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(views, "draining", threading.Event())

@@ -1,4 +1,4 @@
-"""The shared cache on a real Redis that is killed, hung, flushed, written to and restarted."""
+"""The shared cache while Redis is killed, hangs, is flushed, written to or restarted."""
 
 import json
 import pickle
@@ -36,7 +36,7 @@ def server() -> Iterator[Redis]:
 
 @pytest.fixture
 def shared(server: Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Redis]:
-    """Use that Redis as the cache, reached again without much waiting."""
+    """Use this Redis as the cache, with a short reconnection interval."""
     monkeypatch.setattr(caches, "breaker", caches.Breaker())
     monkeypatch.setattr(caches, "RETRY_AFTER", 0.2)
     backend = {"BACKEND": "ops.cache.SharedCache", "LOCATION": server.url}
@@ -63,7 +63,7 @@ def test_it_is_redis(shared: Redis) -> None:
         cache.incr("n2")
 
 
-def test_killed_it_is_replaced_by_the_process_itself_and_found_again(
+def test_a_killed_redis_falls_back_to_the_process_and_is_used_again(
     shared: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache.set("n", 5)
@@ -78,11 +78,11 @@ def test_killed_it_is_replaced_by_the_process_itself_and_found_again(
     wait_until_available()
     assert cache.get("n") is None
     lost, found = [r.message for r in caplog.records if r.name == "ops.cache"]
-    assert re.fullmatch(r"The shared cache is unavailable \(ConnectionError: .*\); .*", lost)
-    assert found == "The shared cache is available again."
+    assert re.fullmatch(r"Redis unavailable \(ConnectionError: .*\); .*", lost)
+    assert found == "Redis available again."
 
 
-def test_hung_it_is_waited_for_no_more_than_once_a_while(
+def test_a_hung_redis_delays_at_most_one_call_per_second(
     shared: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caches, "RETRY_AFTER", 5)
@@ -104,7 +104,7 @@ def test_hung_it_is_waited_for_no_more_than_once_a_while(
 
 
 @pytest.mark.parametrize("trouble", ["killed", "hung", "flushed"])
-def test_limits_hold_whatever_becomes_of_it(
+def test_limits_hold_in_every_state_of_redis(
     shared: Redis, client: APIClient, user: User, settings: Settings, trouble: str
 ) -> None:
     settings.LOGIN_FAILURE_LIMIT = (4, 900)
@@ -141,7 +141,7 @@ def raw(shared: Redis) -> redis.Redis:
 
 
 class Bomb:
-    """Pickled, it is a program that creates a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -178,12 +178,12 @@ def test_values_are_json(shared: Redis) -> None:
     assert sorted(map(str, stored)) == sorted(map(str, [*values.values(), {"b": 2}]))
 
 
-@pytest.mark.parametrize("backend", ["caches.SharedCache", "local_cache.LocalCache"])
-def test_what_is_no_json_is_rejected_with_and_without_redis(
+@pytest.mark.parametrize("backend", ["ops.cache.SharedCache", "ops.local_cache.LocalCache"])
+def test_a_value_that_is_not_json_is_rejected_with_and_without_redis(
     shared: Redis, backend: str, settings: Settings
 ) -> None:
     location = {"LOCATION": shared.url} if "Shared" in backend else {}
-    settings.CACHES = {"default": {"BACKEND": f"config.{backend}", **location}}
+    settings.CACHES = {"default": {"BACKEND": backend, **location}}
 
     for store in (cache.set, cache.add):
         with pytest.raises(TypeError, match="not JSON serializable"):
@@ -193,7 +193,7 @@ def test_what_is_no_json_is_rejected_with_and_without_redis(
     assert cache.get("pair") == [1, 2]
 
 
-def test_a_pickle_is_a_miss_and_runs_nothing(shared: Redis, bomb: bytes) -> None:
+def test_a_pickle_is_a_miss_and_is_not_executed(shared: Redis, bomb: bytes) -> None:
     assert_is_a_miss(shared, bomb)
 
 
@@ -265,10 +265,10 @@ def test_the_service_withstands_whatever_is_written_to_its_keys(
             assert login in {401, 429}, value
 
 
-def test_a_counter_goes_on_where_redis_becomes_unavailable_or_available_again(
+def test_a_counter_continues_when_the_state_of_redis_changes(
     shared: Redis,
 ) -> None:
-    """`add` and `incr` of one counter may find Redis in two states."""
+    """The state of Redis may change between `add` and `incr` of a counter."""
     assert cache.add("n", 1)
     shared.kill()
     assert [cache.incr("n"), cache.incr("n"), cache.decr("n")] == [1, 2, 1]
@@ -279,16 +279,16 @@ def test_a_counter_goes_on_where_redis_becomes_unavailable_or_available_again(
     shared.start()
     wait_until_available()
     assert cache.incr("m") == 2
-    assert cache.add("m", 1)  # Redis has no such counter; the next window's begins there.
+    assert cache.add("m", 1)  # Redis has no such counter, so a new one starts.
     assert cache.incr("m") == 2
     with raw(shared) as client:
         assert client.get(cache.make_key("m")) == b"2"
 
 
-def test_a_redis_that_lets_nobody_count_rejects_nobody_within_the_limit(
+def test_a_read_only_redis_does_not_reject_clients_within_the_limit(
     shared: Redis, client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes `add` and rejects `incr`, as one does that becomes read-only in between."""
+    """Redis accepts `add` and rejects `incr`, as if it became read-only in between."""
     monkeypatch.setattr(caches, "RETRY_AFTER", 0.0)
     body = {"identity": "alice", "password": "wrong"}
     with raw(shared) as redis_client:

@@ -40,22 +40,22 @@ def test_seeddemo_needs_an_owner_for_what_it_adds(db: None) -> None:
 class TestDoctor:
     @pytest.fixture(autouse=True)
     def development(self, settings: Settings) -> None:
-        """Let the configuration of the tests pass for one."""
+        """Make the configuration of the tests valid."""
         settings.DEBUG = True
 
     def test_a_healthy_machine(self, db: None) -> None:
         output = run("doctor")
 
         assert output.count("  ok      ") == 5
-        assert output.endswith("All is well.\n")
+        assert output.endswith("All checks passed.\n")
 
-    def test_a_bad_configuration_is_all_that_is_looked_at(self, settings: Settings) -> None:
+    def test_an_invalid_configuration_skips_the_other_checks(self, settings: Settings) -> None:
         settings.SECRETS = {**settings.SECRETS, "SECRET": ["weak"]}
 
-        with pytest.raises(CommandError, match="1 thing"):
+        with pytest.raises(CommandError, match="1 check"):
             run("doctor")
 
-    def test_what_ails_is_told_and_the_rest_looked_at(
+    def test_a_failed_check_does_not_skip_the_others(
         self, db: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with connection.cursor() as cursor:
@@ -65,13 +65,13 @@ class TestDoctor:
         monkeypatch.setattr(doctor, "datetime", type("D", (), {"now": lambda tz: future}))
         output = StringIO()
 
-        with pytest.raises(CommandError, match="3 thing"):
+        with pytest.raises(CommandError, match="3 check"):
             call_command("doctor", stdout=output)
 
         failed = re.findall(r"failed  (\w+): (.*)", output.getvalue())
         assert [name for name, _ in failed] == ["migrations", "cache", "clock"]
 
-    def test_more_threads_than_connections_are_told(self, db: None, settings: Settings) -> None:
+    def test_more_threads_than_connections_are_reported(self, db: None, settings: Settings) -> None:
         settings.WEB_THREADS = 1000
         output = StringIO()
 
@@ -80,7 +80,9 @@ class TestDoctor:
 
         assert re.findall(r"failed  database: .* 1000 = ", output.getvalue())
 
-    def test_a_database_that_folds_no_case_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_database_without_case_folding_is_reported(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         class Cursor:
             def __enter__(self) -> "Cursor":
                 return self
@@ -96,5 +98,5 @@ class TestDoctor:
 
         monkeypatch.setattr(doctor.connection, "cursor", Cursor)
 
-        with pytest.raises(doctor.TroubleError, match="locale"):
-            doctor.look_at_database()
+        with pytest.raises(doctor.CheckError, match="locale"):
+            doctor.check_database()

@@ -1,4 +1,4 @@
-"""The database of development: who starts it, who stops it, and how it folds case."""
+"""The embedded database: start, stop, access and case folding."""
 
 import atexit
 import os
@@ -51,7 +51,7 @@ def data(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def private() -> Iterator[Server]:
-    """A server of this module's own."""
+    """A server for this module."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o711)
         server = embedded.serve(Path(directory) / "postgres")
@@ -61,7 +61,7 @@ def private() -> Iterator[Server]:
 
 @pytest.fixture
 def leaving(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Take what would run at this process's exit."""
+    """Capture the exit handlers of this process."""
     taken: list[Any] = []
     monkeypatch.setattr(atexit, "register", lambda *call: taken.append(call))
     return taken
@@ -90,7 +90,7 @@ def leave(leaving: list[Any]) -> None:
     function(*arguments)
 
 
-def test_it_stops_with_the_last_who_uses_it(
+def test_it_stops_with_the_last_process(
     data: Path, leaving: list[Any], companion: subprocess.Popen[str]
 ) -> None:
     assert companion.stdout.readline().strip()
@@ -107,7 +107,7 @@ def test_it_stops_with_the_last_who_uses_it(
     assert not servers.is_alive(process)
 
 
-def test_whoever_leaves_before_stops_nothing(
+def test_a_process_that_exits_earlier_does_not_stop_the_server(
     data: Path, leaving: list[Any], companion: subprocess.Popen[str]
 ) -> None:
     companion.stdout.readline()
@@ -138,7 +138,7 @@ def test_a_killed_server_is_started_again_by_the_next(
     leave(leaving)
 
 
-def test_a_crash_leaves_nothing_to_repair(
+def test_a_crash_needs_no_cleanup(
     data: Path, leaving: list[Any], companion: subprocess.Popen[str]
 ) -> None:
     companion.stdout.readline()
@@ -156,16 +156,16 @@ def test_a_crash_leaves_nothing_to_repair(
 def test_a_server_that_was_killed_is_started_again(
     data: Path, leaving: list[Any], note: str
 ) -> None:
-    """The number in its note may be no process's, or another's."""
+    """The pid in postmaster.pid may be unused or belong to another process."""
     data.mkdir(parents=True)
     (data / "postmaster.pid").write_text(f"{note}\n")
 
-    Server(data).forget_dead_server()
+    Server(data).remove_stale_pid_file()
 
     assert not (data / "postmaster.pid").exists()
 
 
-def test_a_process_that_is_gone_is_not_alive() -> None:
+def test_an_exited_process_is_not_alive() -> None:
     with subprocess.Popen(["true"]) as child:
         process = psutil.Process(child.pid)
 
@@ -218,7 +218,7 @@ def test_another_user_cannot_connect_with_the_password_either(private: Server) -
     assert "Permission denied" in result.stderr
 
 
-def test_a_server_that_does_not_stop_is_told(
+def test_a_server_that_does_not_stop_raises_an_error(
     private: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = psutil.Process(private.pid)
@@ -239,7 +239,7 @@ def test_a_server_that_stopped_leaves_no_socket(private: Server) -> None:
     private.stop()
 
     assert not directory.exists()
-    assert private.socket_directory == servers.NOWHERE
+    assert private.socket_directory == servers.NO_SOCKET
     private.stop()
     private.start()
     assert Path(private.socket_directory).exists()
@@ -260,9 +260,7 @@ def test_a_deep_and_private_checkout_has_a_server_and_stays_private(
     assert {parent: parent.stat().st_mode for parent in data.parents} == above
 
 
-def test_a_server_of_an_earlier_release_demands_a_password_from_now_on(
-    shared: Path, tmp_path: Path
-) -> None:
+def test_a_server_of_an_earlier_release_gets_a_password(shared: Path, tmp_path: Path) -> None:
     data = tmp_path / "postgres"
     old = Server(data)
     old.create()
@@ -308,7 +306,7 @@ def test_a_program_that_fails_says_why(private: Server) -> None:
 @as_root
 class TestRoot:
     def test_files_are_where_the_system_user_can_reach_them(self, shared: Path) -> None:
-        """Those of an earlier release, which opened every directory above, are moved."""
+        """Files of an earlier release, which changed the parent directories, are moved."""
         clone = shared.parent / "clone"
         clone.mkdir(mode=0o755)
         data = clone / "postgres"

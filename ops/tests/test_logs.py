@@ -1,4 +1,4 @@
-"""What a line says, and what none may say (conftest.py looks at those of the whole suite)."""
+"""The content of log lines. conftest.py checks all lines for secrets."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
 from accounts.models import Session, User
-from conftest import API, PASSWORD, SecretsWatch, SignIn, secrets_in
+from conftest import API, PASSWORD, SecretsHandler, SignIn, find_secrets
 from ops.logs import RequestIdFilter
 
 
@@ -70,7 +70,7 @@ def test_an_event_is_a_line_with_the_requests_id(
     assert line.request_id == "find-me"
 
 
-def test_lines_are_json(capsys: object, no_secret_is_logged: SecretsWatch) -> None:
+def test_lines_are_json(capsys: object, no_secret_is_logged: SecretsHandler) -> None:
     record = logging.makeLogRecord({"msg": "a\nb", "route": "/x", "request_id": "1"})
 
     line = json.loads(no_secret_is_logged.format(record))
@@ -80,9 +80,7 @@ def test_lines_are_json(capsys: object, no_secret_is_logged: SecretsWatch) -> No
 
 @pytest.mark.django_db
 class TestTheWatch:
-    def test_it_knows_a_secret_when_it_sees_one(
-        self, user: User, sign_in: SignIn, settings: object
-    ) -> None:
+    def test_it_detects_secrets(self, user: User, sign_in: SignIn, settings: object) -> None:
         pair = sign_in(user).tokens
         for secret in (
             PASSWORD,
@@ -91,12 +89,12 @@ class TestTheWatch:
             PBKDF2PasswordHasher().encode(PASSWORD, "salt", 1),
             settings.SECRETS["ACCESS_TOKEN_SECRET"][0],
         ):
-            assert secrets_in(f"something {secret} something")
+            assert find_secrets(f"something {secret} something")
 
-    def test_it_sees_fields_and_tracebacks(self, no_secret_is_logged: SecretsWatch) -> None:
+    def test_it_checks_fields_and_tracebacks(self, no_secret_is_logged: SecretsHandler) -> None:
         logger = logging.getLogger("anything")
-        logger.error("all is well", extra={"body": {"password": PASSWORD}})
-        logger.error("something went wrong", exc_info=ValueError(PASSWORD))
+        logger.error("a message", extra={"body": {"password": PASSWORD}})
+        logger.error("an error", exc_info=ValueError(PASSWORD))
 
         assert no_secret_is_logged.found == [PASSWORD, PASSWORD]
         no_secret_is_logged.found.clear()

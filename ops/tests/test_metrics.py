@@ -1,4 +1,4 @@
-"""What Prometheus reads, of a service of two processes."""
+"""The metrics of a service with two processes."""
 
 import os
 import signal
@@ -23,13 +23,13 @@ Samples = dict[tuple[str, ...], float]
 
 
 class Watched(Server):
-    """A service, and the port where it is watched."""
+    """A service with a metrics port."""
 
     metrics_port: int
 
     def read(self) -> Samples:
-        """Return each sample by its name and the values of its labels, in their names' order."""
-        response, body = Server(self.metrics_port, self.process).ask("GET", "/metrics")
+        """Return the samples by name and label values, in the order of the label names."""
+        response, body = Server(self.metrics_port, self.process).request("GET", "/metrics")
         assert response.status == 200
         return {
             (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
@@ -53,7 +53,7 @@ def test_they_count_what_all_processes_did(watched: Watched) -> None:
     assert watched.post("/users", user)[0] == 201
     login = {"identity": "alice", "password": PASSWORD}
     for _ in range(20):
-        assert watched.ask("GET", "/health/live")[0].status == 200
+        assert watched.request("GET", "/health/live")[0].status == 200
     assert watched.post("/auth/login", {**login, "password": "wrong"})[0] == 401
     status, pair = watched.post("/auth/login", login)
     assert status == 200
@@ -115,9 +115,9 @@ def test_the_outbox_is_counted(watched: Watched, make_user: Callable[..., User])
         assert samples["latchkey_mails", "invitation", outcome] == 0
 
 
-def test_what_a_process_counted_outlives_it(watched: Watched) -> None:
+def test_the_counts_of_an_exited_process_remain(watched: Watched) -> None:
     for _ in range(20):
-        watched.ask("GET", "/health/live")
+        watched.request("GET", "/health/live")
 
     for worker in psutil.Process(watched.process.pid).children():
         os.kill(worker.pid, signal.SIGKILL)
@@ -127,18 +127,18 @@ def test_what_a_process_counted_outlives_it(watched: Watched) -> None:
     assert watched.read()[key] == 20
 
 
-def test_each_port_answers_its_own(watched: Watched) -> None:
-    response, body = watched.ask("GET", "/metrics")
+def test_each_port_serves_its_own_application(watched: Watched) -> None:
+    response, body = watched.request("GET", "/metrics")
     assert (response.status, b"latchkey_" in body) == (404, False)
 
-    response, body = Server(watched.metrics_port, watched.process).ask("GET", "/health/live")
+    response, body = Server(watched.metrics_port, watched.process).request("GET", "/health/live")
     assert b"http_request_duration_seconds" in body
 
 
-def test_a_made_up_path_or_method_makes_no_series(watched: Watched) -> None:
+def test_unknown_paths_and_methods_create_no_series(watched: Watched) -> None:
     for path in ("/wp-admin.php", f"{API}/nothing/42"):
-        watched.ask("GET", path)
-    watched.ask("BREW", f"{API}/users/123456")
+        watched.request("GET", path)
+    watched.request("BREW", f"{API}/users/123456")
 
     samples = watched.read()
 
@@ -148,7 +148,7 @@ def test_a_made_up_path_or_method_makes_no_series(watched: Watched) -> None:
     assert not any("123456" in label for label in labels)
 
 
-def test_without_a_database_the_rest_is_still_told(tmp_path: Path) -> None:
+def test_without_a_database_the_other_metrics_are_reported(tmp_path: Path) -> None:
     port = free_port()
     nowhere = f"postgres://nobody@127.0.0.1:{free_port()}/nothing"
     variables = {"METRICS_PORT": str(port), "DATABASE_URL": nowhere}

@@ -1,4 +1,4 @@
-"""Connections that hang, that are lost, that meet a timeout, a deadlock or an altered column."""
+"""Connections that hang or are lost, timeouts, deadlocks and altered columns."""
 
 import contextlib
 import signal
@@ -23,7 +23,7 @@ from tests.rig.gunicorn import Server, database_url, serve
 
 @pytest.fixture
 def impatient(django_db_setup: None, django_db_blocker: Any) -> Iterator[DatabaseWrapper]:
-    """A connection as the web process has it, but more impatient still."""
+    """A connection as in the web process, with shorter timeouts."""
     with django_db_blocker.unblock():
         connection.ensure_connection()
         options = {"longest_wait": 0.3, "connect_timeout": 2}
@@ -63,9 +63,7 @@ def test_times_are_in_the_connections_zone(
     assert moment.utcoffset() == timedelta(hours=offset)
 
 
-def test_a_response_that_does_not_come_closes_the_connection(
-    impatient: DatabaseWrapper, hang: None
-) -> None:
+def test_a_response_timeout_closes_the_connection(impatient: DatabaseWrapper, hang: None) -> None:
     started = time.monotonic()
 
     with pytest.raises(OperationalError, match="timeout"), impatient.cursor() as cursor:
@@ -80,7 +78,7 @@ def look_before_use(wrapper: DatabaseWrapper) -> None:
     wrapper.health_check_done = False
 
 
-def test_the_look_before_use_asks_nothing_of_a_connection_that_is_well(
+def test_the_health_check_of_an_open_connection_needs_no_query(
     impatient: DatabaseWrapper,
 ) -> None:
     first = impatient.connection
@@ -94,7 +92,7 @@ def test_the_look_before_use_asks_nothing_of_a_connection_that_is_well(
     assert [query["sql"] for query in impatient.queries_log] == ["SELECT 1"]
 
 
-def test_the_look_before_use_finds_one_that_was_closed_and_opens_another(
+def test_the_health_check_replaces_a_closed_connection(
     impatient: DatabaseWrapper,
 ) -> None:
     process = psutil.Process(impatient.connection.info.backend_pid)
@@ -108,13 +106,13 @@ def test_the_look_before_use_finds_one_that_was_closed_and_opens_another(
         assert cursor.fetchone() == (1,)
 
 
-def test_one_that_was_closed_here_is_not_usable(impatient: DatabaseWrapper) -> None:
+def test_a_connection_closed_by_the_client_is_not_usable(impatient: DatabaseWrapper) -> None:
     impatient.connection.close()
 
     assert not impatient.is_usable()
 
 
-def test_a_connection_on_which_something_was_said_is_asked(impatient: DatabaseWrapper) -> None:
+def test_a_readable_connection_is_tested_by_a_query(impatient: DatabaseWrapper) -> None:
     with impatient.cursor() as cursor:
         cursor.execute("LISTEN news")
     with contextlib.closing(connect(impatient)) as other:
@@ -159,7 +157,7 @@ def wait_for_a_lock(wrapper: DatabaseWrapper, other: Any) -> None:
 
 
 def deadlock(wrapper: DatabaseWrapper, other: Any) -> None:
-    """Lock two rows in the other order; the one that waits first is the one that fails."""
+    """Lock two rows in the opposite order; the first one to wait fails."""
     with other.transaction(), wrapper.cursor() as cursor:
         cursor.execute("SET deadlock_timeout = '50ms'")
         other.execute("SET LOCAL deadlock_timeout = '10s'")
@@ -201,13 +199,13 @@ def test_an_error_of_a_healthy_server_keeps_the_connection(
     assert impatient.connection is first
 
 
-def test_a_connection_that_the_server_ends_is_closed(
+def test_a_connection_that_the_server_terminates_is_closed(
     impatient: DatabaseWrapper, table: Any
 ) -> None:
     process = impatient.connection.info.backend_pid
     table.execute("SELECT pg_terminate_backend(%s)", [process])
 
-    for _ in range(2):  # The first error is the server's last word.
+    for _ in range(2):  # The first error is the server's message.
         with pytest.raises(OperationalError), impatient.cursor() as cursor:
             cursor.execute("SELECT 1")
 
@@ -216,7 +214,7 @@ def test_a_connection_that_the_server_ends_is_closed(
 
 @pytest.fixture
 def hot(impatient: DatabaseWrapper) -> Iterator[DatabaseWrapper]:
-    """A connection that prepares statements, as the web process has it."""
+    """A connection with prepared statements, as in the web process."""
     options = {"server_side_binding": True, "prepare_threshold": 5}
     wrapper = DatabaseWrapper({**impatient.settings_dict, "OPTIONS": options}, alias="default")
     wrapper.ensure_connection()
@@ -257,7 +255,7 @@ def test_a_statement_whose_column_was_altered_is_executed_again(
 def test_in_a_transaction_nothing_is_prepared(
     hot: DatabaseWrapper, table: Any, alteration: str, *, autocommit: bool
 ) -> None:
-    """It could not go on after an error, so there must be none."""
+    """A failed statement cannot be repeated in a transaction, so nothing is prepared."""
     with hot.cursor() as cursor:
         for _ in range(10):
             cursor.execute("SELECT id, name FROM box WHERE id = %s", [1])
@@ -318,7 +316,7 @@ class TestService:
             bearer = {"Authorization": f"Bearer {pair['access_token']}"}
             created, product = server.post("/product", lamp, **bearer)
             paths = ["/users/me", "/product", f"/product/{product['id']}", "/auth/sessions"]
-            reads = [server.ask("GET", f"{API}{p}", **bearer)[0].status for p in paths]
+            reads = [server.request("GET", f"{API}{p}", **bearer)[0].status for p in paths]
             again, _ = server.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
             return [status, created, *reads, again]
 

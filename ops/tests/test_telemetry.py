@@ -1,4 +1,4 @@
-"""Traces and errors, as a collector and a Sentry on loopback receive them."""
+"""Traces and errors as received by a collector and a Sentry on loopback."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Receiver(ThreadingHTTPServer):
-    """Takes whatever is posted."""
+    """Accept every POST."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Post)
@@ -74,12 +74,10 @@ def test_a_trace_shows_the_request_and_its_queries(
     assert not any(PASSWORD.encode() in body for _, body in receiver.received)
 
 
-def test_an_error_is_sent_without_what_it_was_about(
-    receiver: Receiver, db: None, tmp_path: Path
-) -> None:
+def test_an_error_is_sent_without_its_data(receiver: Receiver, db: None, tmp_path: Path) -> None:
     dsn = f"http://key@{receiver.host}/1"
     login = {"identity": "alice", "password": PASSWORD}
-    # A database without tables: what nobody expected, while a password is at hand.
+    # A database without tables causes an unexpected error while a password is in memory.
     variables = {"SENTRY_DSN": dsn, "DATABASE_URL": database_url("postgres")}
     with serve(tmp_path / "log", **variables) as server:
         bearer = "Bearer not.a.token"

@@ -69,7 +69,7 @@ class Image:
         return next(arguments for step, arguments in self.steps if step == name)
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copy as the builder does: what .dockerignore lets through."""
+        """Copy the files that .dockerignore does not exclude."""
         patterns = (ROOT / ".dockerignore").read_text().split()
         named = {pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")}
         ignored = [p.removeprefix("**/") for p in patterns if p.startswith("**/")]
@@ -98,7 +98,7 @@ class Image:
         )
 
     def run(self, command: list[str], environment: Mapping[str, str], **options: Any) -> str:
-        """Return what a command says; it must succeed."""
+        """Return the output of a command, which must succeed."""
         pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         with self.start(command, environment, **options, **pipe) as process:
             output, _ = process.communicate(timeout=60)
@@ -114,13 +114,13 @@ class Image:
     def serve(
         self, command: list[str], environment: Mapping[str, str], log: Path, **options: Any
     ) -> Iterator[Server]:
-        """Run a server as a container until SIGTERM, which it obeys."""
+        """Run a server as a container and stop it with SIGTERM."""
         environment = {"PORT": str(free_port()), **environment}
         with log.open("w") as out:
             process = self.start(command, environment, stdout=out, stderr=out, **options)
         try:
             wait_for(int(environment["PORT"]), log)
-            time.sleep(0.5)  # The master listens before a worker can answer.
+            time.sleep(0.5)  # The master listens before a worker can response.
             yield Server(int(environment["PORT"]), process)
         finally:
             process.terminate()
@@ -128,7 +128,7 @@ class Image:
 
 
 class Place:
-    """Where a container's neighbours stand on this machine."""
+    """The addresses of a container's neighbours on this machine."""
 
     def __init__(self, postgres: Postgres, redis: Redis) -> None:
         self.postgres = postgres
@@ -144,7 +144,7 @@ class Place:
         self.name = name
 
     def localize(self, environment: Mapping[str, str], *hosts: str) -> dict[str, str]:
-        """Replace the names of database and cache, each of which has to be there, by ours."""
+        """Replace the names of the database and the cache, which must be present."""
         database, cache = hosts
         text = json.dumps({name: str(value) for name, value in environment.items()})
         assert database in text

@@ -21,13 +21,13 @@ from tests.rig.postgres import Postgres
 from tests.rig.redis import needs_redis
 
 PRODUCTION = {"ALLOWED_HOSTS": "localhost,127.0.0.1"}
-# What only Compose reads, or libpq.
+# Variables that only Compose or libpq reads.
 COMPOSE_ONLY = {"UID", "GID", "PGADMIN_PORT", "HTTPS_PORT", "VERSION", "REVISION", "WEB_CPUS"}
 COMPOSE_ONLY |= {"PGSSLMODE"}
 
 
 class Cluster:
-    """A PostgreSQL made by hand, as the entry point of its image does it."""
+    """A PostgreSQL that is created as in the entry point of its image."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Cluster:
         return self.run("initdb", "--no-sync", "--username", user, *arguments.split())
 
     def run(self, *command: str) -> str:
-        """Return what a command prints; it must succeed."""
+        """Return the output of a command, which must succeed."""
         result = subprocess.run(
             [*self.user, *command],
             env=self.environment,
@@ -76,7 +76,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def secret_files(image: Image) -> dict[str, str]:
-    """Hand the secrets out as Compose does: each a file, whose path a variable names."""
+    """Provide the secrets as Compose does: as files whose paths are in variables."""
     directory = image.directory.parent / f"{image.directory.name}-secrets"
     directory.mkdir(exist_ok=True)
     names = compose("docker-compose.prod.yml", **PRODUCTION)["secrets"]
@@ -99,7 +99,7 @@ class TestImage:
         assert {"manage.py", "gunicorn.conf.py", "staticfiles/console/console.css"} <= files
         outside = {name for name in files if re.search(r"(^|/)(\.env|\.git|tests/|conftest)", name)}
         assert not outside
-        # It was compiled when it was built, since it can't be where it runs.
+        # The image contains compiled bytecode, because its file system is read-only.
         assert any("config/__pycache__/settings.cpython" in name for name in files)
 
     def test_it_says_what_it_was_built_from(self, image: Image) -> None:
@@ -109,7 +109,7 @@ class TestImage:
         assert "LATCHKEY_VERSION=$VERSION LATCHKEY_REVISION=$REVISION" in text
         assert {"LATCHKEY_VERSION", "LATCHKEY_REVISION"} <= variables_of_example()
 
-    def test_with_the_secrets_of_the_example_it_refuses_to_start(
+    def test_it_does_not_start_with_the_secrets_of_the_example(
         self, image: Image, place: Place
     ) -> None:
         example = dict(
@@ -212,7 +212,7 @@ class TestDevelopment:
             variables = place.localize(services["web"]["environment"], "database", "cache")
             variables["PORT"] = str(free_port())
             with image.serve(services["web"]["command"], variables, tmp_path / "log") as server:
-                response, body = server.ask("GET", "/health/ready")
+                response, body = server.request("GET", "/health/ready")
                 assert (response.status, b"degraded" in body) == (200, False)
                 assert image.is_healthy(variables)
             assert not image.is_healthy(variables)
@@ -260,14 +260,14 @@ class TestProduction:
         command = json.loads(image.step("CMD"))
         with image.serve(command, web, tmp_path / "log") as server:
             forwarded = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
-            response, body = server.ask("GET", "/health/ready", **forwarded)
+            response, body = server.request("GET", "/health/ready", **forwarded)
             assert (response.status, b"degraded" in body) == (200, False)
             assert image.is_healthy(web)
-            page, _ = server.ask("GET", "/admin/login/", **forwarded)
+            page, _ = server.request("GET", "/admin/login/", **forwarded)
             assert page.status == 200
-            assert server.ask("GET", "/static/console/console.css")[0].status == 200
+            assert server.request("GET", "/static/console/console.css")[0].status == 200
             server.port = int(web["METRICS_PORT"])
-            assert b"latchkey_check_ok" in server.ask("GET", "/metrics")[1]
+            assert b"latchkey_check_ok" in server.request("GET", "/metrics")[1]
 
         log = tmp_path / "prune"
         with log.open("w") as out:
@@ -290,7 +290,7 @@ class TestProduction:
             "REFRESH_TOKEN_SECRET": secrets.token_urlsafe(32),
             "PATH": f"{image.environment['PATH']}:{embedded.programs()}",
         }
-        command = ["python", "manage.py", "dbshell", "--", "-c", "SELECT 6 * 7 AS answer"]
+        command = ["python", "manage.py", "dbshell", "--", "-c", "SELECT 6 * 7 AS response"]
 
         assert "postgresql-client" in (ROOT / "Dockerfile").read_text()
         assert "42" in image.run(command, variables)

@@ -1,4 +1,4 @@
-"""The manifests, held against each other and against the service that they run."""
+"""The manifests are consistent with each other and with the service."""
 
 import json
 import re
@@ -28,7 +28,7 @@ EXAMPLES = {"secret.example.yaml"}
 
 @pytest.fixture
 def variables(place: Place) -> dict[str, str]:
-    """What a pod is given: the ConfigMap, and a Secret like the example but with good secrets."""
+    """The variables of a pod: the ConfigMap and the example Secret with valid secrets."""
     place.empty_database("kubernetes")
     example = FILES["secret.example.yaml"]["stringData"]
     good = {name: secrets.token_urlsafe(32) for name in example if name.endswith("SECRET")}
@@ -139,7 +139,7 @@ def test_the_grace_is_long_enough() -> None:
     readiness = WEB["containers"][0]["readinessProbe"]
 
     assert slept + finishing < WEB["terminationGracePeriodSeconds"]
-    # The drain is seen by the probe while it lasts.
+    # The probe detects the drain before it ends.
     assert readiness["periodSeconds"] * readiness["failureThreshold"] < slept
 
 
@@ -151,22 +151,22 @@ class TestCommands:
         [migrate] = POD_TEMPLATES["migrate.yaml"]["spec"]["containers"]
         [prune] = POD_TEMPLATES["prune.yaml"]["spec"]["containers"]
         [web] = WEB["containers"]
-        # A pod that comes before the migrations is alive, and not ready.
+        # A pod that starts before the migrations is live but not ready.
         with image.serve(json.loads(image.step("CMD")), variables, tmp_path / "log") as server:
             probes = {n: web[n]["httpGet"]["path"] for n in web if n.endswith("Probe")}
             assert set(probes.values()) == {"/health", "/health/live", "/health/ready"}
-            assert server.ask("GET", probes["startupProbe"])[0].status == 200
-            assert server.ask("GET", probes["livenessProbe"])[0].status == 200
-            assert server.ask("GET", probes["readinessProbe"])[0].status == 503
+            assert server.request("GET", probes["startupProbe"])[0].status == 200
+            assert server.request("GET", probes["livenessProbe"])[0].status == 200
+            assert server.request("GET", probes["readinessProbe"])[0].status == 503
 
             image.run(migrate["command"], variables)
 
-            assert server.ask("GET", probes["readinessProbe"])[0].status == 200
+            assert server.request("GET", probes["readinessProbe"])[0].status == 200
             drain = web["lifecycle"]["preStop"]["exec"]["command"][-1]
             assert drain.startswith("kill -USR1 1;")
             image.run(["sh", "-c", drain.replace(" 1;", f" {server.process.pid};")[:-2] + "1"], {})
-            assert server.ask("GET", probes["readinessProbe"])[0].status == 503
-            assert server.ask("GET", probes["livenessProbe"])[0].status == 200
+            assert server.request("GET", probes["readinessProbe"])[0].status == 503
+            assert server.request("GET", probes["livenessProbe"])[0].status == 200
         assert "0 event(s) deleted" in image.run(prune["command"], variables)
 
 

@@ -1,4 +1,4 @@
-"""Alerts and dashboard: their syntax, when they fire, and that what they ask for exists."""
+"""Alerts and dashboard: their syntax, their firing, and the existence of their metrics."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def test_what_they_ask_for_is_there(tmp_path: Path) -> None:
         pair = server.post("/auth/login", login)[1]
         for _ in range(2):
             server.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
-        text = Server(port, server.process).ask("GET", "/metrics")[1].decode()
+        text = Server(port, server.process).request("GET", "/metrics")[1].decode()
 
     there = set(re.findall(r"^(\w+)", text, re.MULTILINE))
     asked = {

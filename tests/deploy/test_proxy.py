@@ -1,4 +1,4 @@
-"""The shipped nginx.conf, run by a real nginx: what it passes on, and what it responds itself."""
+"""The shipped nginx.conf in nginx: forwarded requests and its own responses."""
 
 import contextlib
 import http.client
@@ -152,32 +152,32 @@ def test_only_listed_origins_may_read_it(
 @pytest.mark.parametrize("origins", ["", None])
 def test_without_a_list_no_origin_may_read_it(tmp_path: Path, origins: str | None) -> None:
     with proxy(tmp_path, free_port(), origins=origins) as port:
-        response = Client(port, tls=True).ask("GET", "/", Origin="https://app.example.com")
+        response = Client(port, tls=True).request("GET", "/", Origin="https://app.example.com")
 
     assert response.status == 502
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
 def test_the_service_is_told_the_host_the_port_the_scheme_and_the_address(echo: Client) -> None:
-    told = echo.ask(
+    forwarded = echo.request(
         "GET", "/", **{"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http"}
     ).json
 
-    assert told["Host"] == f"127.0.0.1:{echo.connection.port}"
-    assert (told["X-Forwarded-For"], told["X-Forwarded-Proto"]) == ("127.0.0.1", "https")
+    assert forwarded["Host"] == f"127.0.0.1:{echo.connection.port}"
+    assert (forwarded["X-Forwarded-For"], forwarded["X-Forwarded-Proto"]) == ("127.0.0.1", "https")
 
 
 @pytest.mark.parametrize("given", ["abc-1.2_3", "x" * 128])
 def test_a_valid_request_id_is_passed_on(echo: Client, given: str) -> None:
-    assert echo.ask("GET", "/", **{"X-Request-ID": given}).json["X-Request-ID"] == given
+    assert echo.request("GET", "/", **{"X-Request-ID": given}).json["X-Request-ID"] == given
 
 
 @pytest.mark.parametrize("given", ["", "a b", "ä", "x" * 129, 'a"b', "a,b"])
 def test_any_other_is_replaced_for_both(echo: Client, alone: int, given: str) -> None:
-    here = Client(alone, tls=True).ask("GET", "/", **{"X-Request-ID": given})
+    here = Client(alone, tls=True).request("GET", "/", **{"X-Request-ID": given})
 
     for found in (
-        echo.ask("GET", "/", **{"X-Request-ID": given}).json["X-Request-ID"],
+        echo.request("GET", "/", **{"X-Request-ID": given}).json["X-Request-ID"],
         here.json["request_id"],
     ):
         assert re.fullmatch("[0-9a-f]{32}", found)
@@ -253,7 +253,7 @@ class TestService:
         self, client: Client, port: int
     ) -> None:
         origin = f"https://localhost:{port}"
-        form = client.ask("GET", "/admin/login/")
+        form = client.request("GET", "/admin/login/")
         cookie = form.headers["Set-Cookie"].partition(";")[0]
         token = re.search(rb'name="csrfmiddlewaretoken" value="(\w+)"', form.body)[1].decode()
         fields = {"username": "boss", "password": PASSWORD, "csrfmiddlewaretoken": token}
@@ -268,7 +268,7 @@ class TestService:
         assert signed_in.headers["Location"] in {"/admin/", f"{origin}/admin/"}
         assert other_port.status == 403
         cookies = "; ".join(c.partition(";")[0] for c in signed_in.headers.get_all("Set-Cookie"))
-        assert client.ask("GET", "/admin/", Cookie=cookies).status == 200
+        assert client.request("GET", "/admin/", Cookie=cookies).status == 200
 
     def test_too_long_a_body_is_the_same_413_from_both(self, client: Client) -> None:
         origin = {"Origin": "https://app.example.com", "X-Request-ID": "abc"}
@@ -287,8 +287,8 @@ class TestService:
         assert kept == {name.lower(): nginx.headers[name] for name in kept}
 
     @pytest.mark.parametrize("megabytes", [2, 8, 64])
-    def test_a_413_arrives_whatever_is_sent(self, client: Client, megabytes: int) -> None:
-        """A connection closed on unread bytes is reset, and the client never sees the response."""
+    def test_a_413_response_arrives_for_any_body(self, client: Client, megabytes: int) -> None:
+        """A connection closed with unread bytes is reset, and the client gets no response."""
         body = b"x" * 1_048_576
         whole = client.send("POST", f"{API}/auth/login", body * megabytes)
         chunked = client.send("POST", f"{API}/auth/login", iter([body] * megabytes))

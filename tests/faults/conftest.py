@@ -1,4 +1,4 @@
-"""What all faults share: the database and the Redis, and the table of figures at the end."""
+"""The database, the Redis and the table of figures of all fault tests."""
 
 import re
 import tempfile
@@ -16,7 +16,7 @@ Figure = Callable[..., None]
 
 @pytest.fixture
 def figure() -> Iterator[Figure]:
-    """Enter a figure into the table; the test fails at its end where one was not met."""
+    """Record a figure in the table; the test fails at its end if one is not met."""
     unmet: list[str] = []
 
     def enter(what: str, *, demanded: str, measured: str, met: bool) -> None:
@@ -30,7 +30,7 @@ def figure() -> Iterator[Figure]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    # Not below pytest's own directory, which is for one user only, while root's server has another.
+    # The server of root runs as another user, who has no access to pytest's directory.
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         server = Postgres(Path(directory) / "postgres")

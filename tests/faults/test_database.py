@@ -1,4 +1,4 @@
-"""A PostgreSQL that stops, restarts, hangs, takes no writes, or has no connection left."""
+"""PostgreSQL stops, restarts, hangs, is read-only or has no connections left."""
 
 import contextlib
 import signal
@@ -12,8 +12,8 @@ import pytest
 
 from conftest import API
 from tests.faults.conftest import Figure
-from tests.rig.client import Answer, Client
-from tests.rig.gunicorn import LIFTED, serve
+from tests.rig.client import Client, Response
+from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.load import Load
 from tests.rig.machine import wait_until
 from tests.rig.postgres import Postgres
@@ -45,7 +45,7 @@ def hung(postgres: Postgres) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_only(postgres: Postgres) -> Iterator[None]:
-    """Take no writes, as a primary that was demoted does."""
+    """Make the server read-only, like a demoted primary."""
     setting = "default_transaction_read_only"
     postgres.execute(f"ALTER SYSTEM SET {setting} = on")
     postgres.execute("SELECT pg_reload_conf()")
@@ -56,7 +56,7 @@ def read_only(postgres: Postgres) -> Iterator[None]:
 
 @contextlib.contextmanager
 def out_of_connections(postgres: Postgres) -> Iterator[None]:
-    """Take every connection that an ordinary role may have, the service's own first."""
+    """Use all connections of ordinary roles, including those of the service."""
     taken: list[Any] = []
 
     def take() -> bool:
@@ -78,19 +78,19 @@ def out_of_connections(postgres: Postgres) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [stopped, killed, hung, read_only, out_of_connections])
-def test_away_it_is_told_and_back_it_is_found(
+def test_an_outage_is_reported_and_recovery_is_detected(
     postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure, fault: Any
 ) -> None:
-    variables = LIFTED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
+    variables = NO_LIMITS | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
     with serve(tmp_path / "log", WEB_CONCURRENCY="2", **variables) as server:
         clients = [Client(server.port).sign_in() for _ in range(8)]
-        begun: list[tuple[float, Answer]] = []
+        begun: list[tuple[float, Response]] = []
 
-        def noting(call: Callable[[], Answer]) -> Callable[[], Answer]:
-            def note() -> Answer:
+        def noting(call: Callable[[], Response]) -> Callable[[], Response]:
+            def note() -> Response:
                 started = time.monotonic()
-                begun.append((started, answer := call()))
-                return answer
+                begun.append((started, response := call()))
+                return response
 
             return note
 
@@ -112,19 +112,20 @@ def test_away_it_is_told_and_back_it_is_found(
             time.sleep(3)
 
     first = min(at + a.seconds for at, a in begun if at + a.seconds > back and a.status == 201)
-    answers: list[Answer] = load.results
-    odd = [a for a in answers if a.status not in {200, 201} and not a.is_unavailable]
-    told = sum(a.status == 503 for a in answers)
-    longest = max(a.seconds for a in answers)
+    responses: list[Response] = load.results
+    odd = [a for a in responses if a.status not in {200, 201} and not a.is_unavailable]
+    unavailable = sum(a.status == 503 for a in responses)
+    longest = max(a.seconds for a in responses)
     is_alive = {a.status for a in alive.results} == {200}
     figure(
-        f"PostgreSQL {fault.__name__.replace('_', ' ')}: answers but 2xx and a 503 problem; "
-        "longest answer; unready within; ready again within; alive; first success after its return",
+        f"PostgreSQL {fault.__name__.replace('_', ' ')}: responses except 2xx and 503 problems; "
+        "longest response; unready within; ready within; alive; first success after recovery",
         demanded="0; 6 s; 5 s; 5 s; always; 2 s",
-        measured=f"{len(odd)} of {len(answers)} ({told} 503); {longest:.1f} s; {unready:.1f} s; "
-        f"{again:.1f} s; {'always' if is_alive else 'not always'}; {first - back:.1f} s",
+        measured=f"{len(odd)} of {len(responses)} ({unavailable} 503); {longest:.1f} s; "
+        f"{unready:.1f} s; {again:.1f} s; {'always' if is_alive else 'not always'}; "
+        f"{first - back:.1f} s",
         met=not odd
-        and told > 0
+        and unavailable > 0
         and longest <= 6
         and max(unready, again) <= 5
         and is_alive
@@ -132,10 +133,10 @@ def test_away_it_is_told_and_back_it_is_found(
     )
 
 
-def test_a_logout_outlives_the_database(
+def test_a_logout_survives_a_database_crash(
     postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure
 ) -> None:
-    variables = LIFTED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
+    variables = NO_LIMITS | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
     with serve(tmp_path / "log", **variables) as server:
         clients = [Client(server.port).sign_in() for _ in range(60)]
         left = iter(clients)
@@ -153,13 +154,13 @@ def test_a_logout_outlives_the_database(
             wait_until(lambda: next(left, None) is None, seconds=10)
 
         def works(client: Client) -> bool:
-            # The start may take longer than the service keeps an idle connection.
+            # The service may have closed the idle connection during the start.
             client.connection.close()
             return client.get(f"{API}/users/me").status != 401 or client.refresh().status != 401
 
         undone = sum(works(client) for client in logged_out)
     figure(
-        "PostgreSQL killed amid logouts: those answered 204 that are undone",
+        "PostgreSQL killed amid logouts: those returned 204 that are undone",
         demanded="0",
         measured=f"{undone} of {len(logged_out)}",
         met=len(logged_out) > 20 and undone == 0,

@@ -1,4 +1,4 @@
-"""Clients that trickle, say nothing, say too much, or lie about where they come from."""
+"""Clients that send slowly, nothing or too much, or forge their address."""
 
 import contextlib
 import resource
@@ -14,7 +14,7 @@ import pytest
 from conftest import API, PASSWORD
 from tests.faults.conftest import Figure
 from tests.rig.client import TRUSTING, Client
-from tests.rig.gunicorn import LIFTED, serve
+from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.load import Load, p99
 from tests.rig.nginx import needs_proxy, proxy
 from tests.rig.postgres import Postgres
@@ -28,10 +28,10 @@ SLOW_BODY = f"{HEAD}Content-Length: 100000\r\n\r\n".encode()
 
 
 @pytest.mark.slow
-def test_the_others_are_served(
+def test_other_clients_are_served(
     postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure
 ) -> None:
-    variables = LIFTED | PROXIED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
+    variables = NO_LIMITS | PROXIED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
     with serve(tmp_path / "log", **variables) as server, proxy(tmp_path, server.port) as port:
         clients = [Client(port, tls=True).sign_in() for _ in range(4)]
         calls = [lambda c=c: c.get(f"{API}/users/me") for c in clients[:2]]
@@ -66,8 +66,8 @@ def many_files() -> None:
 
 @contextlib.contextmanager
 def trickle(port: int, beginning: bytes, count: int) -> Iterator[object]:
-    """Hold this many connections, each with a request that grows by a byte a second."""
-    over = threading.Event()
+    """Open connections whose requests grow by one byte a second."""
+    stopped = threading.Event()
     connections: list[ssl.SSLSocket] = []
     for _ in range(count):
         plain = socket.create_connection(("127.0.0.1", port))
@@ -75,7 +75,7 @@ def trickle(port: int, beginning: bytes, count: int) -> Iterator[object]:
         connections[-1].sendall(beginning)
 
     def drip() -> None:
-        while not over.wait(1):
+        while not stopped.wait(1):
             for connection in connections:
                 with contextlib.suppress(OSError):
                     connection.sendall(b"x")
@@ -83,7 +83,7 @@ def trickle(port: int, beginning: bytes, count: int) -> Iterator[object]:
     thread = threading.Thread(target=drip)
     thread.start()
     yield lambda: ""
-    over.set()
+    stopped.set()
     thread.join()
     for connection in connections:
         connection.close()
@@ -99,7 +99,7 @@ def idle(port: int, count: int) -> Iterator[object]:
 
 @contextlib.contextmanager
 def shout(port: int) -> Iterator[object]:
-    """Send what is too long, again and again; report what came back."""
+    """Send oversized bodies and headers repeatedly; report the statuses."""
     body = b"x" * 8 * 1024 * 1024
     client = Client(port, tls=True)
 
@@ -107,14 +107,14 @@ def shout(port: int) -> Iterator[object]:
         client.access = ""
         chunked = client.send("POST", f"{API}/auth/login", iter([body]))
         whole = client.send("POST", f"{API}/auth/login", body)
-        headers = client.ask("GET", f"{API}/product", **{"X-Long": "x" * 1024 * 1024})
+        headers = client.request("GET", f"{API}/product", **{"X-Long": "x" * 1024 * 1024})
         return [whole.status, chunked.status, headers.status]
 
     with Load(send, pause=0.1) as load:
-        yield lambda: f"; told {sorted({status for result in load.results for status in result})}"
+        yield (lambda: f"; statuses {sorted({s for result in load.results for s in result})}")
 
 
-def test_the_proxy_tells_the_clients_address_and_nobody_else_does(
+def test_only_the_proxy_sets_the_client_address(
     postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure
 ) -> None:
     variables = {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url} | PROXIED
@@ -123,21 +123,21 @@ def test_the_proxy_tells_the_clients_address_and_nobody_else_does(
         (session,) = device.get(f"{API}/auth/sessions").json["results"]
         liar = Client(port, tls=True, address="127.0.0.8")
         wrong = {"identity": "nobody", "password": "wrong"}
-        told = [
-            liar.ask("POST", f"{API}/auth/login", wrong, **{"X-Forwarded-For": f"10.0.0.{n}"})
+        attempts = [
+            liar.request("POST", f"{API}/auth/login", wrong, **{"X-Forwarded-For": f"10.0.0.{n}"})
             for n in range(8)
         ]
         too_long = device.send("POST", f"{API}/product", b"x" * (1024 * 1024 + 1))
         far_too_long = device.send("POST", f"{API}/product", b"x" * 3 * 1024 * 1024)
-    passed = [answer.status for answer in told].count(401)
+    passed = [response.status for response in attempts].count(401)
     figure(
         "The client's address through the proxy; logins that get through with forged addresses",
         demanded="127.0.0.7; 5",
         measured=f"{session['ip_address']}; {passed}",
         met=session["ip_address"] == "127.0.0.7" and passed <= 5,
     )
-    for answer in (too_long, far_too_long):
-        assert (answer.status, answer.json["code"]) == (413, "payload_too_large")
+    for response in (too_long, far_too_long):
+        assert (response.status, response.json["code"]) == (413, "payload_too_large")
     with proxy(tmp_path, server.port) as port:
         stopped = Client(port, tls=True).get("/health")
     assert (stopped.status, stopped.json["code"]) == (502, "server_error")

@@ -1,4 +1,4 @@
-"""Limits that several processes share, and keep when Redis is killed, hangs or is flushed."""
+"""Shared rate limits hold while Redis is killed, hangs or is flushed."""
 
 import json
 import signal
@@ -34,26 +34,26 @@ def test_two_servers_of_two_processes_let_five_of_40_logins_through(
 
         statuses = at_once(*[lambda i=i: attempt(i) for i in [one, two] * 20])
 
-    passed, refused = statuses.count(401), statuses.count(429)
+    passed, rejected = statuses.count(401), statuses.count(429)
     figure(
         "40 logins at once, two servers of two processes",
         demanded="5 pass",
-        measured=f"{passed} pass, {refused} are told 429",
-        met=(passed, refused) == (5, 35),
+        measured=f"{passed} pass, {rejected} get 429",
+        met=(passed, rejected) == (5, 35),
     )
 
 
 def wait_for_a_new_window(instance: Server) -> None:
-    """Start clear of the window's edge, so that the counts fall into one."""
-    answer = Client(instance.port).post(f"{API}/auth/login", WRONG)
-    left = int(answer.headers["RateLimit"].rpartition("=")[2])
+    """Wait for a new window if the current one ends soon."""
+    response = Client(instance.port).post(f"{API}/auth/login", WRONG)
+    left = int(response.headers["RateLimit"].rpartition("=")[2])
     if left < 15:
         time.sleep(left)
 
 
-@pytest.mark.parametrize("trouble", ["killed", "hung", "flushed"])
+@pytest.mark.parametrize("fault", ["killed", "hung", "flushed"])
 def test_limits_hold_without_redis(
-    postgres: Postgres, tmp_path: Path, figure: Figure, trouble: str
+    postgres: Postgres, tmp_path: Path, figure: Figure, fault: str
 ) -> None:
     variables = {"DATABASE_URL": postgres.url, "LOG_FORMAT": "json"}
     log = tmp_path / "log"
@@ -61,19 +61,19 @@ def test_limits_hold_without_redis(
         client = Client(server.port)
         wait_for_a_new_window(server)
         usual = [client.post(f"{API}/auth/login", WRONG) for _ in range(20)]
-        if trouble == "killed":
+        if fault == "killed":
             redis.kill()
-        elif trouble == "hung":
+        elif fault == "hung":
             redis.send(signal.SIGSTOP)
         else:
             redis.flush()
-        client.post(f"{API}/auth/login", WRONG)  # By this one it is known to be away.
-        away = []
+        client.post(f"{API}/auth/login", WRONG)  # After this request the circuit breaker is open.
+        unavailable = []
         for _ in range(50):
-            away.append(client.post(f"{API}/auth/login", WRONG))
+            unavailable.append(client.post(f"{API}/auth/login", WRONG))
             time.sleep(0.08)
         ready = client.get("/health/ready")
-        if trouble == "killed":
+        if fault == "killed":
             redis.start()
         redis.send(signal.SIGCONT)
         back = wait_until(
@@ -81,30 +81,30 @@ def test_limits_hold_without_redis(
             seconds=5,
         )
 
-    answers = [answer.status for answer in away]
+    responses = [response.status for response in unavailable]
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     lines = [line for line in lines if line["logger"] == "ops.cache"]
-    # The worst of fifteen, in the calmest of three rounds: what else this machine does only adds.
-    # A round is longer than a second, so each has one that looks whether Redis is back.
-    rounds = [[answer.seconds for answer in away[n : n + 15]] for n in (5, 20, 35)]
+    # The maximum of fifteen, in the fastest of three rounds, to exclude other load of the machine.
+    # A round takes more than a second, so each includes one attempt to reconnect.
+    rounds = [[response.seconds for response in unavailable[n : n + 15]] for n in (5, 20, 35)]
     added = 1000 * (min(map(max, rounds)) - min(a.seconds for a in usual[5:]))
     figure(
-        f"Redis {trouble}: logins that pass, of 50 in one process",
+        f"Redis {fault}: logins that pass, of 50 in one process",
         demanded="5 at most, no 5xx",
-        measured=f"{answers.count(401)}, {sum(status >= 500 for status in answers)} 5xx",
-        met=answers.count(401) <= 5 and set(answers) <= {401, 429} and ready.status == 200,
+        measured=f"{responses.count(401)}, {sum(status >= 500 for status in responses)} 5xx",
+        met=responses.count(401) <= 5 and set(responses) <= {401, 429} and ready.status == 200,
     )
-    if trouble == "flushed":
+    if fault == "flushed":
         assert not lines
         return
     figure(
-        f"Redis {trouble}: added to an answer, at worst",
+        f"Redis {fault}: added to a response, at worst",
         demanded="100 ms",
         measured=f"{added:.0f} ms",
         met=added <= 100,
     )
     figure(
-        f"Redis {trouble}, then back: shared counts again, log lines",
+        f"Redis {fault}, then back: shared counts again, log lines",
         demanded="soon; one each way",
         measured=f"{back:.1f} s; {len(lines)} lines",
         met=back < 3 and len(lines) == 2,

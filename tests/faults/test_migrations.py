@@ -11,12 +11,12 @@ from catalog.models import Product
 from conftest import API
 from tests.faults.conftest import Figure
 from tests.rig.client import Client
-from tests.rig.gunicorn import LIFTED, serve
+from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.load import Load
 from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis, needs_redis
 
-# Each with the type that the models give it, and a wider one.
+# Columns with the type of the model and a wider one.
 COLUMNS = [
     (User, "names", "varchar(150)", "varchar(200)"),
     (User, "email", "varchar(254)", "varchar(300)"),
@@ -30,7 +30,7 @@ COLUMNS = [
 def test_widening_columns_fails_no_request(
     postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure
 ) -> None:
-    variables = LIFTED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
+    variables = NO_LIMITS | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
 
     def widen_and_narrow(again: bool) -> None:
         for model, column, narrow, wide in COLUMNS:
@@ -49,17 +49,17 @@ def test_widening_columns_fails_no_request(
             path = f"{API}/product/{created.json['id']}"
             return [
                 created.status,
-                client.ask("PATCH", path, {"amount": 2}).status,
+                client.request("PATCH", path, {"amount": 2}).status,
                 client.get(path).status,
                 client.get(f"{API}/product").status,
                 client.get(f"{API}/users/me").status,
                 client.get(f"{API}/auth/sessions").status,
                 client.refresh().status,
-                client.ask("DELETE", path).status,
+                client.request("DELETE", path).status,
             ]
 
         with Load(*[lambda c=c: use(c) for c in clients]) as load:
-            time.sleep(3)  # By now every connection has its prepared statements.
+            time.sleep(3)  # Every connection has prepared statements now.
             for again in itertools.islice(itertools.cycle([False, True]), 4):
                 widen_and_narrow(again)
             time.sleep(1)

@@ -1,4 +1,4 @@
-"""Instances that stop, are replaced one by one behind the proxy, or reload, while requests come."""
+"""Instances stop, restart behind the proxy, or reload, while they get requests."""
 
 import contextlib
 import itertools
@@ -11,7 +11,7 @@ import pytest
 from conftest import API, PASSWORD
 from tests.faults.conftest import Figure
 from tests.rig.client import Client
-from tests.rig.gunicorn import LIFTED, Server, serve, workers
+from tests.rig.gunicorn import NO_LIMITS, Server, serve, workers
 from tests.rig.load import Load, at_once
 from tests.rig.machine import free_port, wait_until
 from tests.rig.nginx import needs_proxy, proxy
@@ -21,7 +21,7 @@ from tests.rig.redis import Redis, needs_redis
 REQUESTS = 10_000
 
 
-def test_draining_it_is_not_ready_and_serves_on(
+def test_a_draining_server_is_not_ready_and_serves_requests(
     postgres: Postgres, tmp_path: Path, figure: Figure
 ) -> None:
     with serve(tmp_path / "log", DATABASE_URL=postgres.url) as server:
@@ -31,9 +31,9 @@ def test_draining_it_is_not_ready_and_serves_on(
         server.process.send_signal(signal.SIGUSR1)
 
         unready = wait_until(lambda: client.get("/health/ready").status == 503, seconds=5)
-        answers = [client.get(path) for path in (f"{API}/product", "/health/live")]
-    assert [answer.status for answer in answers] == [200, 200]
-    assert {answer.headers["Connection"] for answer in answers} == {"close"}
+        responses = [client.get(path) for path in (f"{API}/product", "/health/live")]
+    assert [response.status for response in responses] == [200, 200]
+    assert {response.headers["Connection"] for response in responses} == {"close"}
     figure(
         "SIGUSR1, the drain: not ready after, serving on",
         demanded="1 s, yes",
@@ -42,11 +42,11 @@ def test_draining_it_is_not_ready_and_serves_on(
     )
 
 
-def test_stopping_it_finishes_what_it_was_asked(
+def test_a_stopping_server_completes_its_requests(
     postgres: Postgres, tmp_path: Path, figure: Figure
 ) -> None:
-    """Eight logins and eight connections that nobody has accepted yet, when SIGTERM comes."""
-    variables = LIFTED | {"DATABASE_URL": postgres.url, "BCRYPT_ROUNDS": "12"}
+    """Send SIGTERM during eight logins and eight connections that are not accepted yet."""
+    variables = NO_LIMITS | {"DATABASE_URL": postgres.url, "BCRYPT_ROUNDS": "12"}
     with serve(tmp_path / "log", WEB_THREADS="11", HASHING_PLACES="1", **variables) as server:
         user = Client(server.port).sign_in().username
         body = {"identity": user, "password": PASSWORD}
@@ -54,7 +54,7 @@ def test_stopping_it_finishes_what_it_was_asked(
         def log_in() -> int:
             return Client(server.port).post(f"{API}/auth/login", body).status
 
-        def look() -> int:
+        def list_products() -> int:
             time.sleep(0.1)
             return Client(server.port).get(f"{API}/product").status
 
@@ -63,16 +63,16 @@ def test_stopping_it_finishes_what_it_was_asked(
             server.process.send_signal(signal.SIGTERM)
             return 0
 
-        *statuses, _ = at_once(*[log_in] * 8, *[look] * 8, stop)
-        logins, looks = statuses[:8], statuses[8:]
-    refused = looks.count(0)
+        *statuses, _ = at_once(*[log_in] * 8, *[list_products] * 8, stop)
+        logins, lists = statuses[:8], statuses[8:]
+    rejected = lists.count(0)
     figure(
-        "SIGTERM with 8 logins in flight: answered",
+        "SIGTERM with 8 logins in flight: responses",
         demanded="8",
         measured=f"{logins.count(200)} with 200, {logins.count(503)} with 503",
         met=logins.count(0) == 0,
     )
-    assert looks.count(200) + refused == 8
+    assert lists.count(200) + rejected == 8
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_stopping_it_finishes_what_it_was_asked(
 def test_a_rolling_restart_and_a_reload_lose_nothing(
     postgres: Postgres, redis: Redis, tmp_path: Path, figure: Figure
 ) -> None:
-    variables = LIFTED | {
+    variables = NO_LIMITS | {
         "DATABASE_URL": postgres.url,
         "CACHE_URL": redis.url,
         "WEB_CONCURRENCY": "2",

@@ -1,4 +1,4 @@
-"""Each secret is changed in turn, on two instances, while clients go on."""
+"""Each secret is rotated on two instances while clients send requests."""
 
 import contextlib
 import functools
@@ -11,13 +11,13 @@ from config.management.commands.generatesecrets import NAMES, good_secret
 from conftest import API
 from tests.faults.conftest import Figure
 from tests.rig.client import Client
-from tests.rig.gunicorn import LIFTED, serve
+from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.load import Load
 from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis, needs_redis
 
 CLIENTS = 6
-# A list that is longer than its pages reach, so that its cursors, which SECRET signs, are used.
+# A list that is long enough for cursors, which SECRET signs.
 PRODUCTS = """
     INSERT INTO catalog_product (title, description, amount, created_at, updated_at, owner_id)
     SELECT 'Lamp ' || n, '', n, now(), now(), (SELECT min(id) FROM accounts_user)
@@ -26,7 +26,7 @@ PRODUCTS = """
 
 
 class Fleet:
-    """Two instances; a client asks either, and the other one where that is gone."""
+    """Two instances; a client uses either, and the other one if it is stopped."""
 
     def __init__(self, stack: contextlib.ExitStack, directory: Path, **variables: str) -> None:
         self.stack = stack
@@ -37,7 +37,7 @@ class Fleet:
     def start(self) -> list[tuple[int, contextlib.ExitStack]]:
         def serve_one(log: Path) -> tuple[int, contextlib.ExitStack]:
             own = contextlib.ExitStack()
-            return own.enter_context(serve(log, **LIFTED, **self.variables)).port, own
+            return own.enter_context(serve(log, **NO_LIMITS, **self.variables)).port, own
 
         with ThreadPoolExecutor(2) as pool:
             started = list(pool.map(serve_one, [next(self.logs), next(self.logs)]))
@@ -46,30 +46,30 @@ class Fleet:
         return started
 
     def roll(self, **variables: str) -> None:
-        """Replace one instance after the other: the new ones serve before the old ones go."""
+        """Replace the instances; the new ones start before the old ones stop."""
         self.variables |= variables
         for place, new in enumerate(self.start()):
             (_, old), self.running[place] = self.running[place], new
             old.close()
 
-    def ask(self, client: Client, method: str, path: str, body: object = None) -> int:
-        """Return the status; a connection that is refused was heard by nobody."""
+    def request(self, client: Client, method: str, path: str, body: object = None) -> int:
+        """Return the status; try the other instance if the connection is rejected."""
         for port, _ in random.sample(self.running, 2):
             one_of_them = Client(port)
             one_of_them.access = "" if body else client.access
-            answer = one_of_them.ask(method, path, body)
-            if answer.status:
+            response = one_of_them.request(method, path, body)
+            if response.status:
                 break
         if body:
-            client.take(answer)
-        return answer.status
+            client.take(response)
+        return response.status
 
-    def go_on(self, client: Client, path: str) -> list[int]:
+    def use(self, client: Client, path: str) -> list[int]:
         spent = {"refresh_token": client.refresh_token}
         return [
-            self.ask(client, "GET", f"{API}/users/me"),
-            self.ask(client, "GET", path),
-            self.ask(client, "POST", f"{API}/auth/refresh", spent),
+            self.request(client, "GET", f"{API}/users/me"),
+            self.request(client, "GET", path),
+            self.request(client, "POST", f"{API}/auth/refresh", spent),
         ]
 
 
@@ -88,23 +88,23 @@ def test_no_session_is_lost_while_each_secret_is_changed(
         before = Client(0)
         before.access = clients[0].access
 
-        calls = [functools.partial(fleet.go_on, client, path) for client in clients]
+        calls = [functools.partial(fleet.use, client, path) for client in clients]
         with Load(*calls, pause=0.02) as load:
-            # Every instance comes to know a new secret before any signs with it.
+            # Every instance accepts a new secret before any instance signs with it.
             fleet.roll(SECRET_FALLBACKS=new["SECRET"])
             for name, following in itertools.zip_longest(NAMES, NAMES[1:]):
                 known = {f"{following}_FALLBACKS": new[following]} if following else {}
                 fleet.roll(**{name: new[name], f"{name}_FALLBACKS": old[name]}, **known)
-        answers = [status for statuses in load.results for status in statuses]
+        responses = [status for statuses in load.results for status in statuses]
         fleet.roll(**dict.fromkeys((f"{name}_FALLBACKS" for name in NAMES), ""))
-        alive = sum(fleet.ask(client, "GET", f"{API}/users/me") == 200 for client in clients)
-        forgotten = fleet.ask(before, "GET", f"{API}/users/me")
-    failed = len(answers) - answers.count(200)
+        alive = sum(fleet.request(client, "GET", f"{API}/users/me") == 200 for client in clients)
+        forgotten = fleet.request(before, "GET", f"{API}/users/me")
+    failed = len(responses) - responses.count(200)
     figure(
-        "Three secrets changed in turn on two instances: answers that failed; sessions alive; "
+        "Three secrets changed in turn on two instances: responses that failed; sessions alive; "
         "a token of before, once the old secrets are gone",
         demanded=f"0; {CLIENTS}; 401",
-        measured=f"{failed} of {len(answers)}; {alive}; {forgotten}",
+        measured=f"{failed} of {len(responses)}; {alive}; {forgotten}",
         met=not failed and (alive, forgotten) == (CLIENTS, 401),
     )
-    assert len(answers) > 100
+    assert len(responses) > 100

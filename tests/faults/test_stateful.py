@@ -31,8 +31,8 @@ import pytest
 
 from conftest import API, PASSWORD
 from tests.faults.conftest import Figure
-from tests.rig.client import Answer, Client
-from tests.rig.gunicorn import LIFTED, serve
+from tests.rig.client import Client, Response
+from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.load import at_once
 from tests.rig.machine import ROOT
 from tests.rig.postgres import Postgres
@@ -169,7 +169,7 @@ class Ledger:
     def note(self, account: Account, text: str) -> None:
         account.history.append(f"{time.monotonic():.3f} {text}")
 
-    def check(self, account: Account, what: str, response: Answer, *allowed: int) -> None:
+    def check(self, account: Account, what: str, response: Response, *allowed: int) -> None:
         """Note a response; a status that is neither allowed nor the contract's 503 is wrong."""
         self.note(account, f"{what} {response.status}")
         if response.status not in allowed and not response.is_unavailable:
@@ -184,6 +184,8 @@ class Ledger:
         devices = [d for d in account.devices if isinstance(d.client, Client)][-10:]
         device = random.choice(devices) if devices else None
         with device.lock if device else contextlib.nullcontext():
+            if device:
+                device.client.connection.close()  # The server may have closed an idle one.
             yield device
 
     # What users do
@@ -321,7 +323,7 @@ class Ledger:
         with self.device(account) as device:
             if device and random.random() < 0.2:
                 path = f"{API}/users/{account.number}"
-                response = device.client.ask("DELETE", path)
+                response = device.client.request("DELETE", path)
                 self.check(account, "delete", response, 204, 401)
                 if response.status == 204:
                     account.deleted_at = time.monotonic()
@@ -388,6 +390,7 @@ class Ledger:
         """Check every account and every row once nothing overlaps any more."""
         for account in self.accounts:
             for device in [d for d in account.devices if isinstance(d.client, Client)]:
+                device.client.connection.close()
                 response = device.client.get(f"{API}/users/me")
                 if response.status == 200 and device.ended_at < NEVER:
                     self.violation(account, "an ended session is alive")
@@ -404,7 +407,7 @@ def test_random_operations_break_no_session_invariant(
     seconds = float(os.environ.get("STATEFUL_SECONDS", "120"))
     seed = int(os.environ.get("STATEFUL_SEED", "0")) or time.time_ns()
     random.seed(seed)
-    shared = LIFTED | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
+    shared = NO_LIMITS | {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
     shared |= {"REFRESH_GRACE_SECONDS": "0", "SESSION_LIMIT": str(SESSION_LIMIT)}
     environment = os.environ | {"DJANGO_SETTINGS_MODULE": "config.settings", **shared}
     with serve(tmp_path / "one", **shared) as one, serve(tmp_path / "two", **shared) as two:

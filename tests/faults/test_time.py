@@ -1,4 +1,4 @@
-"""Clocks that differ, and one that jumps, by a library that shifts a process's own."""
+"""Clocks that differ or jump, by a library that shifts the clock of a process."""
 
 import itertools
 import shutil
@@ -12,7 +12,7 @@ from django.utils.dateparse import parse_datetime
 from conftest import API
 from tests.faults.conftest import Figure
 from tests.rig.client import Client
-from tests.rig.gunicorn import LIFTED, Server, serve
+from tests.rig.gunicorn import NO_LIMITS, Server, serve
 from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis, needs_redis
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compile what shifts a process's clock."""
+    """Compile the library that shifts the clock."""
     library = tmp_path_factory.mktemp("clock") / "clock.so"
     source = Path(__file__).with_name("clock.c")
     command = ["cc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
@@ -35,7 +35,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def wound(clock: Path, tmp_path: Path) -> Wind:
-    """Return the variables that set a process's clock, which the file then goes on setting."""
+    """Return a function that returns the variables for a shifted clock, or shifts it again."""
 
     def wind(name: str, seconds: int) -> dict[str, str]:
         (tmp_path / name).write_text(str(seconds))
@@ -46,36 +46,36 @@ def wound(clock: Path, tmp_path: Path) -> Wind:
 
 @pytest.fixture
 def shared(postgres: Postgres, redis: Redis) -> dict[str, str]:
-    redis.flush()  # Each test begins with every limit untouched.
+    redis.flush()  # Reset all rate limits.
     return {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url, "WEB_CONCURRENCY": "2"}
 
 
 def test_instances_whose_clocks_differ_by_30_seconds(
     shared: dict[str, str], wound: Wind, tmp_path: Path, figure: Figure
 ) -> None:
-    shared |= LIFTED
+    shared |= NO_LIMITS
     with (
         serve(tmp_path / "late", **shared, **wound("late clock", -15)) as late,
         serve(tmp_path / "early", **shared, **wound("early clock", 15)) as early,
     ):
-        refused = 0
+        rejected = 0
         for here, there in itertools.permutations([late, early]):
             for _ in range(5):
                 device = Client(here.port).sign_in()
                 for server in (there, here, there):
                     at = Client(server.port)
                     at.access, at.refresh_token = device.access, device.refresh_token
-                    refused += at.get(f"{API}/users/me").status != 200
-                    refused += at.refresh().status != 200
+                    rejected += at.get(f"{API}/users/me").status != 200
+                    rejected += at.refresh().status != 200
                     device = at
         health = [Client(s.port).get("/health").json["timestamp"] for s in (late, early)]
     early_by = parse_datetime(health[1]) - parse_datetime(health[0])
     assert 29 < early_by.total_seconds() < 32
     figure(
-        "Clocks 30 s apart: fresh tokens refused by the other instance",
+        "Clocks 30 s apart: fresh tokens rejected by the other instance",
         demanded="0 of 60",
-        measured=f"{refused} of 60",
-        met=refused == 0,
+        measured=f"{rejected} of 60",
+        met=rejected == 0,
     )
 
 
@@ -103,8 +103,8 @@ def test_a_clock_that_jumps_ten_minutes_and_comes_back(
 
 
 def longest_waits(server: Server) -> list[int]:
-    """Run into the limits and return what they say."""
+    """Exceed the limits and return their Retry-After values."""
     client = Client(server.port)
     body = {"identity": "nobody", "password": "wrong"}
-    answers = [client.post(f"{API}/auth/login", body) for _ in range(7)]
-    return [int(a.headers["Retry-After"]) for a in answers if a.status == 429]
+    responses = [client.post(f"{API}/auth/login", body) for _ in range(7)]
+    return [int(a.headers["Retry-After"]) for a in responses if a.status == 429]

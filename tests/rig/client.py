@@ -1,4 +1,4 @@
-"""What the faults happen to: a PostgreSQL that may be killed, gunicorns, and the shipped proxy."""
+"""A client on one kept-alive connection, which survives what breaks it."""
 
 import http.client
 import json
@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conftest import API, PASSWORD
-from tests.rig.gunicorn import LIFTED
+from tests.rig.gunicorn import NO_LIMITS
 
-TRUSTING = ssl._create_unverified_context()  # noqa: S323 - of a certificate that is our own
-LIFTED |= {"AUTH_READ_LIMIT": "1000000/m", "SESSION_LIMIT": "0", "REFRESH_GRACE_SECONDS": "0"}
+TRUSTING = ssl._create_unverified_context()  # noqa: S323 - a self-signed certificate
+NO_LIMITS |= {"AUTH_READ_LIMIT": "1000000/m", "SESSION_LIMIT": "0", "REFRESH_GRACE_SECONDS": "0"}
 
 
 @dataclass
-class Answer:
-    """What came back; the status is 0 where nothing did."""
+class Response:
+    """A response; the status is 0 if the connection failed."""
 
     status: int
     seconds: float
@@ -30,7 +30,7 @@ class Answer:
 
     @property
     def is_unavailable(self) -> bool:
-        """Tell whether this is the 503 that the contract describes."""
+        """Return whether this is the 503 of the contract."""
         return (
             self.status == 503
             and self.headers["Content-Type"] == "application/problem+json"
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Client:
-    """One client on one kept-alive connection, opened again where it was closed."""
+    """A client with one persistent connection, which is reopened after a close."""
 
     def __init__(self, port: int, *, tls: bool = False, address: str = "127.0.0.1") -> None:
         options: Any = {"timeout": 40, "source_address": (address, 0)}
@@ -54,14 +54,14 @@ class Client:
     def __del__(self) -> None:
         self.connection.close()
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """Send a body as JSON."""
+    def request(self, method: str, path: str, body: Any = None, **headers: str) -> Response:
+        """Send a request with a JSON body."""
         if body is not None:
             body = json.dumps(body)
             headers["Content-Type"] = "application/json"
         return self.send(method, path, body, **headers)
 
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Response:
         if self.access:
             headers.setdefault("Authorization", f"Bearer {self.access}")
         started = time.monotonic()
@@ -71,17 +71,17 @@ class Client:
             content = response.read()
         except (OSError, http.client.HTTPException):
             self.connection.close()
-            return Answer(0, time.monotonic() - started)
-        return Answer(response.status, time.monotonic() - started, response.headers, content)
+            return Response(0, time.monotonic() - started)
+        return Response(response.status, time.monotonic() - started, response.headers, content)
 
-    def get(self, path: str) -> Answer:
-        return self.ask("GET", path)
+    def get(self, path: str) -> Response:
+        return self.request("GET", path)
 
-    def post(self, path: str, body: Any = None) -> Answer:
-        return self.ask("POST", path, body)
+    def post(self, path: str, body: Any = None) -> Response:
+        return self.request("POST", path, body)
 
     def sign_in(self, username: str = "") -> "Client":
-        """Log in as this user, or as a new one."""
+        """Log in as this user, or register and log in as a new one."""
         if not username:
             username = f"user-{uuid.uuid4().hex[:12]}"
             user = {"username": username, "email": f"{username}@example.com", "password": PASSWORD}
@@ -90,14 +90,17 @@ class Client:
         self.username = username
         return self
 
-    def refresh(self) -> Answer:
-        answer = self.ask(
+    def refresh(self) -> Response:
+        response = self.request(
             "POST", f"{API}/auth/refresh", {"refresh_token": self.refresh_token}, Authorization=""
         )
-        if answer.status == 200:
-            self.take(answer)
-        return answer
+        if response.status == 200:
+            self.take(response)
+        return response
 
-    def take(self, answer: Answer) -> None:
-        assert answer.status == 200, answer
-        self.access, self.refresh_token = answer.json["access_token"], answer.json["refresh_token"]
+    def take(self, response: Response) -> None:
+        assert response.status == 200, response
+        self.access, self.refresh_token = (
+            response.json["access_token"],
+            response.json["refresh_token"],
+        )

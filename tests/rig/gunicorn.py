@@ -1,4 +1,4 @@
-"""Real parts on loopback: the service as gunicorn serves it, and a Redis."""
+"""The service as gunicorn serves it."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ from django.db import connection
 
 from tests.rig.machine import ROOT, free_port, wait_for
 
-LIFTED = {"AUTH_RATE_LIMIT": "1000000/m", "LOGIN_FAILURE_LIMIT": "1000000/m"}
+NO_LIMITS = {"AUTH_RATE_LIMIT": "1000000/m", "LOGIN_FAILURE_LIMIT": "1000000/m"}
 
 
 class Server:
@@ -27,7 +27,7 @@ class Server:
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
 
-    def ask(
+    def request(
         self, method: str, path: str, body: Any = None, **headers: str
     ) -> tuple[http.client.HTTPResponse, bytes]:
         with contextlib.closing(self.connect()) as client:
@@ -36,20 +36,20 @@ class Server:
             return response, response.read()
 
     def post(self, path: str, body: Any, **headers: str) -> tuple[int, dict[str, Any]]:
-        """Post JSON to the API and return the status and the JSON of the answer."""
+        """Post JSON to the API and return the status and the JSON of the response."""
         headers |= {"Content-Type": "application/json"}
-        response, answer = self.ask("POST", f"/api/v1{path}", json.dumps(body), **headers)
-        return response.status, json.loads(answer or b"{}")
+        response, content = self.request("POST", f"/api/v1{path}", json.dumps(body), **headers)
+        return response.status, json.loads(content or b"{}")
 
-    def say(self, data: bytes) -> bytes:
-        """Send bytes as they are and return all that comes back until the server hangs up."""
+    def send_raw(self, data: bytes) -> bytes:
+        """Send raw bytes and return all bytes until the server closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=15) as client:
             client.sendall(data)
             return b"".join(iter(lambda: client.recv(65536), b""))
 
 
 def database_url(name: str = "") -> str:
-    """Return the URL of the tests' database, or of another one of its server."""
+    """Return the URL of the test database, or of another database on its server."""
     given = connection.settings_dict
     return (
         f"postgres://{given['USER']}:{given['PASSWORD']}@/{name or given['NAME']}"
@@ -60,9 +60,9 @@ def database_url(name: str = "") -> str:
 @contextlib.contextmanager
 def serve(log: Path, **variables: str) -> Iterator[Server]:
     """
-    Run one gunicorn with cheap hashing, until SIGTERM at the end, which it obeys.
+    Run gunicorn with cheap hashing and stop it with SIGTERM at the end.
 
-    Its database is the tests' unless the variables name another.
+    It uses the test database unless the variables set another one.
     """
     port = int(variables.get("PORT", 0)) or free_port()
     environment = os.environ | {
@@ -83,9 +83,9 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
         finally:
             process.terminate()
             assert process.wait(timeout=40) == 0
-            from conftest import secrets_in  # which needs settings, as the rest here doesn't
+            from conftest import find_secrets  # requires settings
 
-            assert not secrets_in(log.read_text())
+            assert not find_secrets(log.read_text())
 
 
 def workers(server: Server) -> list[psutil.Process]:

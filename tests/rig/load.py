@@ -9,7 +9,7 @@ from django.db import connections
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Make all these calls at the same instant, each in a thread, and return their results."""
+    """Make all calls at the same time, each in a thread, and return their results."""
     barrier = threading.Barrier(len(calls))
     with ThreadPoolExecutor(len(calls)) as pool:
 
@@ -24,23 +24,23 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 class Load:
-    """Calls made again and again by threads, until the `with` block ends; `results` has them."""
+    """Repeat calls in threads until the end of the `with` block; collect `results`."""
 
     def __init__(self, *calls: Callable[[], Any], pause: float = 0.0) -> None:
         self.results: list[Any] = []
         self.errors: list[Exception] = []
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.pause = pause
         self.threads = [threading.Thread(target=self.repeat, args=(call,)) for call in calls]
 
     def repeat(self, call: Callable[[], Any]) -> None:
-        while not self.over.is_set():
+        while not self.stopped.is_set():
             try:
                 self.results.append(call())
-            except Exception as error:  # noqa: BLE001 - raised where the block ends
+            except Exception as error:  # noqa: BLE001 - raised at the end of the block
                 self.errors.append(error)
                 return
-            self.over.wait(self.pause)
+            self.stopped.wait(self.pause)
 
     def __enter__(self) -> "Load":
         for thread in self.threads:
@@ -48,7 +48,7 @@ class Load:
         return self
 
     def __exit__(self, *args: object) -> None:
-        self.over.set()
+        self.stopped.set()
         for thread in self.threads:
             thread.join()
         if self.errors:

@@ -1,4 +1,4 @@
-"""The checkout, free ports, and waiting."""
+"""The checkout, free ports and waiting."""
 
 import contextlib
 import random
@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def free_port() -> int:
-    """Return a port below those that the system gives to clients, one of which might take it."""
+    """Return a free port below the ephemeral range, whose ports clients may use."""
     while True:
-        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - not a secret
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
@@ -30,7 +30,7 @@ def wait_for(port: int, log: Path) -> None:
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float) -> float:
-    """Return how many seconds it took, or infinity where it took longer than `seconds`."""
+    """Return the seconds until the condition holds, or infinity after `seconds`."""
     started = time.monotonic()
     while time.monotonic() - started < seconds:
         if condition():

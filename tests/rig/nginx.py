@@ -1,4 +1,4 @@
-"""The shipped nginx.conf in a real nginx."""
+"""nginx with the shipped nginx.conf."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from tests.rig.machine import ROOT, free_port, wait_for
 
 needs_proxy = pytest.mark.skipif(
     shutil.which("nginx") is None or os.geteuid() != 0,
-    reason="nginx is not installed, or may not be started without being root",
+    reason="nginx is not installed, or the user is not root",
 )
 
 
@@ -21,7 +21,7 @@ needs_proxy = pytest.mark.skipif(
 def proxy(
     directory: Path, *instances: int, origins: str | None = None, changes: Mapping[str, str] = {}
 ) -> Iterator[int]:
-    """Run the shipped nginx.conf before the instances at these ports; yield its own, with TLS."""
+    """Run nginx in front of the instances at these ports; yield its TLS port."""
     port = free_port()
     certify = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     certify += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/certificate.pem"]

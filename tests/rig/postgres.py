@@ -1,4 +1,4 @@
-"""A real PostgreSQL that tests may stop and kill."""
+"""A PostgreSQL server that tests can stop and kill."""
 
 import contextlib
 import os
@@ -15,34 +15,27 @@ from ops.database import embedded
 from tests.rig.machine import ROOT
 
 
-class Postgres:
-    """A server of the faults' own, with a role that is no superuser."""
+class Cluster:
+    """A separate server with PostgreSQL's default configuration and additions."""
 
-    PASSWORD = "latchkey"
-
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, configuration: str = "") -> None:
         self.server = embedded.Server(directory)
-        # The socket of each start, at a place that stays.
+        # A fixed path to the socket, which changes at each start.
         self.host = directory.with_name("socket")
         self.start()
-        self.url = self.url_of("latchkey")
-        self.execute(f"CREATE ROLE latchkey LOGIN PASSWORD '{self.PASSWORD}'")
-        self.execute("CREATE DATABASE latchkey OWNER latchkey TEMPLATE template0 ENCODING 'UTF8'")
-        variables = {"DJANGO_SETTINGS_MODULE": "config.settings", "DATABASE_URL": self.url}
-        migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
-        subprocess.run(migrate, cwd=ROOT, env=os.environ | variables, check=True)
+        if configuration:
+            self.stop()
+            with (self.server.files / "postgresql.conf").open("a") as file:
+                file.write(configuration)
+            self.start()
 
     def connect(self, user: str = "postgres", **options: str) -> Any:
-        password = self.server.password if user == "postgres" else self.PASSWORD
-        options = {"host": str(self.host), "dbname": "postgres", "password": password, **options}
-        return psycopg.connect(user=user, autocommit=True, **options)
+        options = {"dbname": "postgres", "password": self.server.password, **options}
+        return psycopg.connect(host=str(self.host), user=user, autocommit=True, **options)
 
-    def url_of(self, database: str) -> str:
-        return f"postgres://latchkey:{self.PASSWORD}@/{database}?host={self.host}"
-
-    def execute(self, statement: str, **options: str) -> list[Any]:
+    def execute(self, statement: Any, parameters: Any = None, **options: str) -> list[Any]:
         with self.connect(**options) as connection:
-            cursor = connection.execute(statement)
+            cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def processes(self) -> list[psutil.Process]:
@@ -56,7 +49,7 @@ class Postgres:
                 process.send_signal(number)
 
     def stop(self) -> None:
-        """Stop it as an operator does: at once, but in order."""
+        """Stop the server with a fast shutdown."""
         self.server.stop()
 
     def kill(self) -> None:
@@ -68,3 +61,25 @@ class Postgres:
         self.server.start()
         self.host.unlink(missing_ok=True)
         self.host.symlink_to(self.server.socket_directory)
+
+
+class Postgres(Cluster):
+    """A cluster with the service's migrated database, and a role that is no superuser."""
+
+    PASSWORD = "latchkey"
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.url = self.url_of("latchkey")
+        self.execute(f"CREATE ROLE latchkey LOGIN PASSWORD '{self.PASSWORD}'")
+        self.execute("CREATE DATABASE latchkey OWNER latchkey TEMPLATE template0 ENCODING 'UTF8'")
+        variables = {"DJANGO_SETTINGS_MODULE": "config.settings", "DATABASE_URL": self.url}
+        migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
+        subprocess.run(migrate, cwd=ROOT, env=os.environ | variables, check=True)
+
+    def connect(self, user: str = "postgres", **options: str) -> Any:
+        password = {} if user == "postgres" else {"password": self.PASSWORD}
+        return super().connect(user, **password, **options)
+
+    def url_of(self, database: str) -> str:
+        return f"postgres://latchkey:{self.PASSWORD}@/{database}?host={self.host}"

@@ -1,4 +1,4 @@
-"""A real Redis."""
+"""A Redis server."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ needs_redis = pytest.mark.skipif(
 
 
 class Redis:
-    """A Redis of our own, without a file on disk."""
+    """A separate Redis without persistence."""
 
     def __init__(self) -> None:
         self.port = free_port()

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from urllib.parse import urlsplit
 
 import pytest
 from django.apps import apps
@@ -17,7 +16,7 @@ from conftest import API, SignIn
 @pytest.fixture
 def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
     """Sign in as a member of a group, as someone with permissions, or as a superuser."""
-    # Tests that commit leave the database without what migrations put there.
+    # Tests that commit remove the rows that migrations created.
     import_module("accounts.migrations.0003_support_group").make_group(apps, None)
     import_module("catalog.migrations.0002_catalog_group").make_group(apps, None)
 
@@ -37,19 +36,15 @@ def page_of(user: User) -> str:
 
 
 class TestOwned:
-    @pytest.mark.parametrize(
-        ("number", "text"), [(0, ">0 products<"), (1, ">1 product<"), (3, ">2+ products<")]
-    )
+    @pytest.mark.parametrize(("number", "text"), [(0, ">0 products<"), (1, ">1 product<")])
     def test_the_page_of_a_user_counts_and_links_what_the_user_owns(
         self,
         staff: Callable[..., Client],
         user: User,
         stranger: User,
-        monkeypatch: pytest.MonkeyPatch,
         number: int,
         text: str,
     ) -> None:
-        monkeypatch.setattr("api.pagination.MAXIMUM_COUNT", 2)
         for owner in [user] * number + [stranger]:
             Product.objects.create(owner=owner, title=f"Of {owner}", amount=1)
         browser = staff()
@@ -57,8 +52,7 @@ class TestOwned:
         page = browser.get(page_of(user)).content.decode()
 
         assert text in page
-        [link] = [part for part in page.split('"') if "owner__id__exact" in part]
-        assert urlsplit(link).path == "/admin/catalog/product/"
+        [link] = [part for part in page.split('"') if part.endswith(f"?owner={user.pk}")]
         listed = browser.get(link).content.decode()
         assert ("Of alice" in listed, "Of mallory" in listed) == (number > 0, False)
 
@@ -97,7 +91,9 @@ class TestGroups:
         susan = sign_in(User.objects.get(username="boss"))
         assert susan.patch(f"{API}/product/{product.pk}", {"amount": 2}).status_code == 403
 
-    def test_the_catalog_group_sees_nobody(self, staff: Callable[..., Client], user: User) -> None:
+    def test_the_catalog_group_sees_no_users(
+        self, staff: Callable[..., Client], user: User
+    ) -> None:
         browser = staff("Catalog")
 
         for path in ("user", "session", "event"):

@@ -1,4 +1,4 @@
-"""Every answer of 400 and above, from whatever layer, is a problem document."""
+"""Every error response, from any layer, is a problem document."""
 
 import json
 import logging
@@ -63,7 +63,7 @@ class TestBodies:
         ],
         ids=lambda body: repr(body[:24]),
     )
-    def test_what_is_no_json_object_cannot_be_read(
+    def test_a_body_that_is_not_a_json_object_is_a_parse_error(
         self, client: APIClient, db: None, body: bytes
     ) -> None:
         response = client.generic("POST", LOGIN, body, "application/json")
@@ -75,7 +75,7 @@ class TestBodies:
 
     @pytest.mark.parametrize("text", [r"\u0000", r"a\u0000b", r"\ud800", r"\udfff x"])
     @pytest.mark.parametrize("wrap", ["%s", '["%s"]', '{"deep": ["%s"]}', '{"%s": 1}'])
-    def test_what_cannot_be_stored_is_a_fault_of_its_field(
+    def test_an_unstorable_value_is_an_error_of_its_field(
         self, client: APIClient, db: None, text: str, wrap: str
     ) -> None:
         value = f'"{text}"' if wrap == "%s" else wrap % text
@@ -106,7 +106,7 @@ class TestBodies:
             "application/json; charset=nonsense",
         ],
     )
-    def test_another_media_type_is_refused(
+    def test_another_media_type_is_rejected(
         self, client: APIClient, db: None, content_type: str
     ) -> None:
         response = client.generic("POST", LOGIN, b'{"identity": "x"}', content_type)
@@ -123,7 +123,7 @@ class TestBodies:
 
         assert_is_problem(response, 413, "payload_too_large")
 
-    def test_what_has_no_end_is_not_read_to_the_end(
+    def test_an_endless_body_is_not_read_completely(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("api.middleware.DRAINED_BYTES", 65536)
@@ -132,7 +132,7 @@ class TestBodies:
 
         assert_is_problem(response, 413, "payload_too_large")
 
-    def test_a_body_of_1_mib_is_not(self, client: APIClient, db: None) -> None:
+    def test_a_body_of_1_mib_is_accepted(self, client: APIClient, db: None) -> None:
         body = b'{"identity": "a", "password": "x", "x": "'
         body += b"x" * (1024 * 1024 - len(body) - 2) + b'"}'
 
@@ -143,7 +143,7 @@ class TestBodies:
 
 class TestQueries:
     @pytest.mark.parametrize("value", ["%00", "a%00b", "%ED%A0%80", "%ff", "\udcff"])
-    def test_what_cannot_be_stored_is_told_by_its_parameter(
+    def test_an_unstorable_value_is_an_error_of_its_parameter(
         self, client: APIClient, db: None, value: str
     ) -> None:
         query = f"page=1&anything={value}".encode(errors="surrogateescape").decode("latin-1")
@@ -167,7 +167,7 @@ class TestQueries:
 
         assert_is_problem(response, 400, "parse_error")
 
-    def test_at_most_20_faults_are_told(self, client: APIClient, db: None) -> None:
+    def test_at_most_20_errors_are_listed(self, client: APIClient, db: None) -> None:
         query = "&".join(f"a{n}=%00" for n in range(30))
         body = "{" + ",".join(f'"a{n}":"\\u0000"' for n in range(30)) + "}"
 
@@ -212,7 +212,7 @@ class TestRoutes:
         ],
     )
     def test_methods(self, client: APIClient, path: str, allow: str) -> None:
-        """No database here: neither answer asks for a token, nor counts anything."""
+        """Without database access: no response requires a token or counts a request."""
         for suffix in ("", "/"):
             options = client.options(f"{path}{suffix}", HTTP_AUTHORIZATION="Bearer garbage")
             assert (options.status_code, options.content) == (200, b"")
@@ -232,7 +232,7 @@ class TestRoutes:
         assert response.status_code == 200
         assert response.headers["Content-Type"] == "application/json"
 
-    def test_a_slash_at_the_end_changes_nothing(
+    def test_a_trailing_slash_is_ignored(
         self, client: APIClient, user: User, sign_in: SignIn
     ) -> None:
         response = client.post(
@@ -242,7 +242,7 @@ class TestRoutes:
         assert sign_in(user).get(f"{API}/users/me/").status_code == 200
         assert_is_problem(client.get(f"{API}/product//"), 404, "not_found")
 
-    def test_head_is_answered_like_get(self, client: APIClient, db: None) -> None:
+    def test_head_is_handled_like_get(self, client: APIClient, db: None) -> None:
         for path in (f"{API}/product", "/health", f"{API}/schema"):
             response = client.head(path)
             assert (response.status_code, response.content) == (200, b"")
@@ -250,7 +250,7 @@ class TestRoutes:
 
 class TestTrouble:
     @pytest.mark.parametrize("error", [OperationalError, InterfaceError, InternalError])
-    def test_a_database_that_is_away_is_a_503(
+    def test_an_unavailable_database_is_a_503(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
     ) -> None:
         break_products(monkeypatch, error("connection to server at 10.0.0.1 failed"))
@@ -261,7 +261,7 @@ class TestTrouble:
         assert int(response.headers["Retry-After"]) >= 1
         assert b"10.0.0.1" not in response.content
 
-    def test_what_nobody_expected_is_a_500_without_a_word(
+    def test_an_unexpected_error_is_a_500_without_details(
         self,
         client: APIClient,
         monkeypatch: pytest.MonkeyPatch,
@@ -277,7 +277,7 @@ class TestTrouble:
         assert record.exc_info is not None
         assert isinstance(record.exc_info[1], RuntimeError)
 
-    def test_so_it_is_outside_of_the_api(
+    def test_an_unexpected_error_outside_the_api_is_a_500(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*args: Any) -> None:
@@ -287,7 +287,7 @@ class TestTrouble:
 
         assert_is_problem(client.get("/health"), 500, "server_error")
 
-    def test_a_client_that_hangs_up_while_sending(
+    def test_a_client_that_disconnects_while_sending_gets_a_400(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def hang_up(self: HttpRequest, *args: Any) -> bytes:

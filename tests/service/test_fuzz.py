@@ -1,4 +1,4 @@
-"""What nobody thought of: requests made from the schema, for a bounded time."""
+"""Generated requests from the schema, for a bounded time."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def bearer(user: User, settings: Any) -> str:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_no_request_makes_a_server_error_or_an_answer_off_the_schema(
+def test_every_response_conforms_to_the_schema(
     case: Any, bearer: str, transactional_db: None
 ) -> None:
     # A schema can't say that a password is too common, or a cursor another list's; and what a list

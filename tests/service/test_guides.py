@@ -1,4 +1,4 @@
-"""The commands of the guides, run as they stand, and their answers held against what is printed."""
+"""The commands of the guides, and their responses compared with the printed ones."""
 
 import json
 import re
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 MARK = "=== next ==="
-# What an answer has to say word for word; of the rest, that it is there and of its kind.
+# Fields with equal values; other fields need only the same type.
 LITERAL = {"code", "status", "count", "expires_in", "refresh_expires_in", "event", "device"}
 LITERAL |= {"token_type", "current", "new_device", "field", "detail", "title"}
 
@@ -31,7 +31,7 @@ def server(db: None, tmp_path: Path) -> Iterator[Server]:
 
 
 def run(blocks: list[str], server: Server) -> list[str]:
-    """Run blocks of commands in one shell; return what each printed."""
+    """Run blocks of commands in one shell and return the output of each."""
     script = f"\necho; echo '{MARK}'\n".join(blocks)
     script = script.replace("http://localhost:3000", f"http://127.0.0.1:{server.port}")
     command = ["bash", "-eo", "pipefail"]
@@ -40,19 +40,19 @@ def run(blocks: list[str], server: Server) -> list[str]:
     return shell.stdout.split(MARK)
 
 
-def assert_like(answer: Any, printed: Any, name: str = "") -> None:
-    """An answer has the printed one's shape, and its words where clients act on them."""
-    assert type(answer) is type(printed), name
+def assert_like(response: Any, printed: Any, name: str = "") -> None:
+    """Assert that a response has the types of the printed one, and its `LITERAL` values."""
+    assert type(response) is type(printed), name
     if isinstance(printed, dict):
-        assert answer.keys() == printed.keys(), name
+        assert response.keys() == printed.keys(), name
         for key in printed:
-            assert_like(answer[key], printed[key], key)
+            assert_like(response[key], printed[key], key)
     elif isinstance(printed, list):
-        assert len(answer) == len(printed), name
-        for one, other in zip(answer, printed, strict=True):
+        assert len(response) == len(printed), name
+        for one, other in zip(response, printed, strict=True):
             assert_like(one, other, name)
     elif name in LITERAL:
-        assert answer == printed, name
+        assert response == printed, name
 
 
 def test_the_guide_to_authentication(server: Server) -> None:
@@ -74,13 +74,13 @@ def test_the_guide_to_authentication(server: Server) -> None:
 def test_the_readme(server: Server) -> None:
     section = (ROOT / "README.md").read_text().partition("## Call it")[2]
     [block, *_] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    # One line of JSON for each call whose answer is shown.
+    # One line of JSON for each response.
     [output] = run([re.sub(r"^(curl .*)", r"echo; \1", block, flags=re.MULTILINE)], server)
-    answers = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    responses = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
 
-    codes = [answer.get("code") for answer in answers]
-    assert [answer["id"] for answer in answers[:2]] == [answers[0]["id"]] * 2
-    assert answers[4]["results"][0]["title"] == "Brass lamp"
+    codes = [response.get("code") for response in responses]
+    assert [response["id"] for response in responses[:2]] == [responses[0]["id"]] * 2
+    assert responses[4]["results"][0]["title"] == "Brass lamp"
     assert codes == [None] * 6 + ["token_not_valid"] * 2
 
 
@@ -88,7 +88,7 @@ GUIDES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_links_lead_somewhere(guide: Path) -> None:
+def test_links_have_targets(guide: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", guide.read_text()):
         if "://" in target:
             continue

@@ -15,7 +15,7 @@ ORIGIN = "https://app.example.com"
 EXPOSED = {"X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"}
 
 
-def every_kind_of_answer(client: APIClient) -> dict[str, Any]:
+def every_type_of_response(client: APIClient) -> dict[str, Any]:
     return {
         "success": client.get(f"{API}/product", HTTP_ORIGIN=ORIGIN),
         "health": client.get("/health", HTTP_ORIGIN=ORIGIN),
@@ -30,8 +30,8 @@ def every_kind_of_answer(client: APIClient) -> dict[str, Any]:
     }
 
 
-def test_every_answer_carries_the_security_headers(client: APIClient, db: None) -> None:
-    for kind, response in every_kind_of_answer(client).items():
+def test_every_response_has_the_security_headers(client: APIClient, db: None) -> None:
+    for kind, response in every_type_of_response(client).items():
         assert response.headers["X-Content-Type-Options"] == "nosniff", kind
         assert response.headers["Referrer-Policy"], kind
         assert response.headers["X-Frame-Options"] == "DENY", kind
@@ -44,7 +44,7 @@ def test_every_answer_carries_the_security_headers(client: APIClient, db: None) 
 
 class TestRequestId:
     @pytest.mark.parametrize("given", ["abc", "A-1_b.2", "x" * 128])
-    def test_a_sane_one_comes_back(self, client: APIClient, db: None, given: str) -> None:
+    def test_a_valid_one_is_returned(self, client: APIClient, db: None, given: str) -> None:
         for path in (f"{API}/product", "/health", "/nothing"):
             response = client.get(path, HTTP_X_REQUEST_ID=given)
             assert response.headers["X-Request-ID"] == given
@@ -55,7 +55,7 @@ class TestRequestId:
 
         assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
 
-    def test_it_stands_in_every_log_line(
+    def test_it_is_in_every_log_line(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stream = io.StringIO()
@@ -101,7 +101,7 @@ class TestHTTPS:
         assert "Strict-Transport-Security" in client.get("/health", secure=True).headers
         assert "Strict-Transport-Security" not in client.get("/health").headers
 
-    def test_the_proxys_word_counts_only_if_it_is_trusted(
+    def test_forwarded_proto_counts_only_from_a_trusted_proxy(
         self, client: APIClient, settings: Settings
     ) -> None:
         header = {"HTTP_X_FORWARDED_PROTO": "https"}
@@ -113,21 +113,21 @@ class TestHTTPS:
 
 class TestCORS:
     def test_no_origin_is_allowed_unless_listed(self, client: APIClient, db: None) -> None:
-        for kind, response in every_kind_of_answer(client).items():
+        for kind, response in every_type_of_response(client).items():
             assert "Access-Control-Allow-Origin" not in response.headers, kind
 
-    def test_a_listed_one_may_read_refusals_too(
+    def test_a_listed_origin_may_read_error_responses(
         self, client: APIClient, db: None, settings: Settings
     ) -> None:
         settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
 
-        for kind, response in every_kind_of_answer(client).items():
+        for kind, response in every_type_of_response(client).items():
             assert response.headers["Access-Control-Allow-Origin"] == ORIGIN, kind
             exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
             assert exposed == EXPOSED, kind
             assert "Access-Control-Allow-Credentials" not in response.headers, kind
 
-    def test_a_500_carries_them_as_well(
+    def test_a_500_has_them_too(
         self, client: APIClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
@@ -184,7 +184,7 @@ class TestAdminErrors:
 
         assert response.headers["Content-Type"].startswith("text/html")
 
-    def test_also_when_the_database_is_away(
+    def test_also_when_the_database_is_unavailable(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(*args: Any, **kwargs: Any) -> None:

@@ -58,7 +58,7 @@ CERTIFY = (
 
 @pytest.fixture(scope="module")
 def pooled(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, str]]:
-    """Start PgBouncer before the tests' database and give the variables to reach it."""
+    """Start PgBouncer in front of the test database and return the variables for it."""
     with django_db_blocker.unblock():
         connection.ensure_connection()
     host, name = connection.settings_dict["HOST"], connection.settings_dict["NAME"]
@@ -90,7 +90,7 @@ def pooled(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, 
 @pytest.mark.django_db(transaction=True)
 def test_the_main_flow(pooled: dict[str, str], tmp_path: Path) -> None:
     with serve(tmp_path / "log", **pooled, AUTH_RATE_LIMIT="1000/m", WEB_THREADS="20") as server:
-        assert server.ask("GET", "/health/ready")[0].status == 200
+        assert server.request("GET", "/health/ready")[0].status == 200
         with ThreadPoolExecutor(12) as clients:
             list(clients.map(live, [server] * 12, range(1, 13)))
 
@@ -131,7 +131,7 @@ def live(server: Server, number: int) -> None:
         bearer = {"Authorization": f"Bearer {pair['access_token']}"}
         body = {"title": f"Lamp of {number}", "amount": amount}
         assert server.post("/product", body, **bearer)[0] == 201
-        found, _ = server.ask("GET", f"/api/v1/product?search=lamp&owner={number}", **bearer)
+        found, _ = server.request("GET", f"/api/v1/product?search=lamp&owner={number}", **bearer)
         assert found.status == 200
         status, pair = server.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
         assert status == 200
@@ -144,7 +144,7 @@ def live(server: Server, number: int) -> None:
 def test_without_the_certificate_nothing_is_sent(pooled: dict[str, str], tmp_path: Path) -> None:
     elsewhere = {**pooled, "PGSSLROOTCERT": "/etc/ssl/certs/ca-certificates.crt"}
     with serve(tmp_path / "log", **elsewhere) as server:
-        assert server.ask("GET", "/health/ready")[0].status == 503
+        assert server.request("GET", "/health/ready")[0].status == 503
 
 
 @pytest.mark.django_db
@@ -155,8 +155,8 @@ def test_the_doctor_misses_a_timeout_and_counts_no_connections(
     monkeypatch.setattr(settings, "WEB_THREADS", 1000)
 
     assert checks.check_connections(databases=["default"]) == []
-    with pytest.raises(doctor.TroubleError, match="ALTER ROLE postgres SET statement_timeout"):
-        doctor.look_at_database()
+    with pytest.raises(doctor.CheckError, match="ALTER ROLE postgres SET statement_timeout"):
+        doctor.check_database()
     with contextlib.closing(connection.cursor()) as cursor:
         cursor.execute("SET LOCAL statement_timeout = '2500ms'")
-    assert doctor.look_at_database().startswith("PostgreSQL 18")
+    assert doctor.check_database().startswith("PostgreSQL 18")

@@ -1,4 +1,4 @@
-"""How PostgreSQL means to answer what is asked most: by indexes, whatever the tables' size."""
+"""How PostgreSQL means to response what is asked most: by indexes, whatever the tables' size."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from conftest import API, PASSWORD, SignIn
 
-# Enough for the planner to prefer an index where there is one that serves.
+# Enough rows for the planner to prefer a suitable index.
 ROWS = {"users": 2000, "sessions": 20_000, "events": 20_000, "products": 20_000}
 TABLES = {"accounts_user", "accounts_session", "accounts_event", "catalog_product"}
 INDEX_SCANS = {"Index Scan", "Index Only Scan"}
@@ -30,7 +30,7 @@ CONSOLE = ["accounts/user", "accounts/session", "accounts/event", "catalog/produ
 
 
 def faults(sql: str) -> list[str]:
-    """Name what in a statement's plan grows with a table."""
+    """Return the scans and sorts in a statement's plan that grow with a table."""
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}")
         [(plans,)] = cursor.fetchall()
@@ -39,7 +39,7 @@ def faults(sql: str) -> list[str]:
 
 
 def walk(plan: dict[str, Any], *, bounded: bool) -> Iterator[str]:
-    """Look for scans and sorts of a table; under a LIMIT a scan without a filter stops early."""
+    """Yield scans and sorts of a table; below a LIMIT a scan without a filter stops early."""
     kind = plan["Node Type"]
     is_early = bounded and "Filter" not in plan
     is_whole = kind == "Seq Scan" or (kind in INDEX_SCANS and "Index Cond" not in plan)
@@ -52,23 +52,23 @@ def walk(plan: dict[str, Any], *, bounded: bool) -> Iterator[str]:
 
 
 @pytest.fixture
-def ask(db: None) -> Callable[..., list[str]]:
-    """Make a call and return the faults in the plans of all that it asked of the database."""
+def plan_faults(db: None) -> Callable[..., list[str]]:
+    """Return a function that makes a call and returns the faults of its query plans."""
 
-    def ask(call: Callable[[], Any]) -> list[str]:
+    def plan_faults(call: Callable[[], Any]) -> list[str]:
         with CaptureQueriesContext(connection) as queries:
-            answer = call()
-        assert answer.status_code < 300, answer.content
+            response = call()
+        assert response.status_code < 300, response.content
         statements = [query["sql"] for query in queries.captured_queries]
         asked = [sql for sql in statements if sql.split()[0] in {"SELECT", "UPDATE", "WITH"}]
         assert asked
         return [fault for sql in asked for fault in faults(sql)]
 
-    return ask
+    return plan_faults
 
 
 def test_no_hot_query_scans_or_sorts_a_table(
-    ask: Callable[..., list[str]],
+    plan_faults: Callable[..., list[str]],
     user: User,
     make_user: Callable[..., User],
     sign_in: SignIn,
@@ -83,30 +83,34 @@ def test_no_hot_query_scans_or_sorts_a_table(
     with connection.cursor() as cursor:
         cursor.execute("SELECT id, owner_id FROM catalog_product LIMIT 1")
         product, owner = cursor.fetchone()
-        # As vacuum does: while new rows wait to be sorted into the index of words, it is slow.
+        # As VACUUM does: the index is slow while new rows are in its pending list.
         cursor.execute("SELECT gin_clean_pending_list('catalog_product_search')")
         cursor.execute("ANALYZE")
 
     found = {
-        path: ask(lambda path=path: device.get(API + path.format(product=product, owner=owner)))
+        path: plan_faults(
+            lambda path=path: device.get(API + path.format(product=product, owner=owner))
+        )
         for path in LISTS
     }
     browser = Client()
     browser.force_login(make_user("boss", is_staff=True, is_superuser=True))
-    found |= {path: ask(lambda path=path: browser.get(f"/admin/{path}/")) for path in CONSOLE}
+    found |= {
+        path: plan_faults(lambda path=path: browser.get(f"/admin/{path}/")) for path in CONSOLE
+    }
     walk = device.get(f"{API}/product?page=1000").json()["next"]
     assert "cursor=" in walk
-    found["cursor"] = ask(lambda: device.get(walk))
+    found["cursor"] = plan_faults(lambda: device.get(walk))
     login = {"identity": user.email, "password": PASSWORD}
     token = {"refresh_token": device.tokens["refresh_token"]}
-    found["refresh"] = ask(lambda: client.post(f"{API}/auth/refresh", token))
-    found["login"] = ask(lambda: client.post(f"{API}/auth/login", login))
-    found["logout"] = ask(lambda: device.post(f"{API}/auth/logout"))
+    found["refresh"] = plan_faults(lambda: client.post(f"{API}/auth/refresh", token))
+    found["login"] = plan_faults(lambda: client.post(f"{API}/auth/login", login))
+    found["logout"] = plan_faults(lambda: device.post(f"{API}/auth/logout"))
 
     assert {path: faults for path, faults in found.items() if faults} == {}
 
 
-def test_a_plan_that_scans_is_seen(db: None) -> None:
+def test_a_plan_with_a_scan_is_detected(db: None) -> None:
     call_command("seeddemo", users=10, sessions=0, events=0, products=2000, force=True)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE catalog_product")

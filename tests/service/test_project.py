@@ -1,4 +1,4 @@
-"""Two tests that pay for ever, and the API's own description."""
+"""Checks of the whole project, and of the OpenAPI document."""
 
 import json
 import re
@@ -76,8 +76,8 @@ def test_the_schema_is_valid_and_names_every_route_of_the_contract() -> None:
     assert {"auth_login", "auth_refresh", "product_list", "users_me"} <= set(identifiers)
 
 
-def test_the_schema_names_every_route_there_is() -> None:
-    """Whoever adds a route adds it to the schema, or to this list."""
+def test_the_schema_lists_every_route() -> None:
+    """A new route must be in the schema or in this list."""
     described = {path for _, path in operations()} | {"/docs"}
 
     for pattern in routes(get_resolver().url_patterns):
@@ -88,7 +88,7 @@ def test_the_schema_names_every_route_there_is() -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPEN | CLOSED))
-def test_every_route_refuses_strangers_but_for_a_list(
+def test_every_route_rejects_anonymous_clients_except_a_list(
     client: APIClient, db: None, method: str, path: str
 ) -> None:
     url = API + path.replace("{id}", "00000000-0000-4000-8000-000000000000")
@@ -107,21 +107,34 @@ def test_every_code_is_described() -> None:
         assert f'"{code}"' in described
 
 
-def test_every_operation_says_how_it_refuses() -> None:
+def test_every_operation_describes_its_error_responses() -> None:
     for (method, path), operation in operations().items():
         if path.startswith(("/health", "/schema")):
             continue
-        refusals = {status for status in operation["responses"] if int(status) >= 400}
-        assert {"500", "503"} <= refusals
+        errors = {status for status in operation["responses"] if int(status) >= 400}
+        assert {"500", "503"} <= errors
         if (method, path) in CLOSED:
-            assert "401" in refusals
+            assert "401" in errors
             assert {"bearer": []} in operation["security"]
             assert ({} in operation["security"]) == (path == "/auth/password")
-        limited = path.startswith("/auth/") or (method, path) == ("POST", "/users")
-        assert ("429" in refusals) == limited
-        for status in refusals:
+        is_change_of_user = path.startswith("/users") and method != "GET"
+        assert ("429" in errors) == (path.startswith("/auth/") or is_change_of_user)
+        for status in errors:
             content = operation["responses"][status]["content"]
             assert list(content) == ["application/problem+json"]
+
+
+def test_every_operation_has_a_summary_and_a_description_of_its_own() -> None:
+    described = [
+        operation
+        for (_, path), operation in operations().items()
+        if not path.startswith(("/auth", "/users"))
+    ]
+
+    for name in ("summary", "description"):
+        texts = [operation.get(name) for operation in described]
+        assert all(texts)
+        assert len(set(texts)) == len(texts)
 
 
 @pytest.mark.parametrize("name", ["accounts", "catalog", "health"])

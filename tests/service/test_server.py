@@ -1,4 +1,4 @@
-"""The service as gunicorn serves it, over a real socket, on the tests' database."""
+"""The service in gunicorn, over a socket, with the test database."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from pytest_django import Settings
 
 from accounts.models import User
 from conftest import API, PASSWORD
-from ops.management.commands.doctor import Service, TroubleError
+from ops.management.commands.doctor import CheckError, Service
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
 
@@ -30,7 +30,7 @@ LAST_REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\
 
 @pytest.fixture(scope="module")
 def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start gunicorn as operators do, but for DEBUG; stop it with SIGTERM."""
+    """Start gunicorn with DEBUG and stop it with SIGTERM."""
     log = tmp_path_factory.mktemp("server") / "log"
     with serve(log, AUTH_RATE_LIMIT="1000/m", LOG_FORMAT="json") as server:
         yield server
@@ -48,18 +48,18 @@ def assert_is_problem(body: bytes, code: str) -> None:
 def test_the_life_of_a_session(server: Server) -> None:
     json_type = {"Content-Type": "application/json"}
     user = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
-    response, _ = server.ask("POST", f"{API}/users", json.dumps(user), **json_type)
+    response, _ = server.request("POST", f"{API}/users", json.dumps(user), **json_type)
     assert response.status == 201
     assert response.headers["Content-Length"]
 
     login = json.dumps({"identity": "alice", "password": PASSWORD})
-    response, body = server.ask("POST", f"{API}/auth/login/", login, **json_type)
+    response, body = server.request("POST", f"{API}/auth/login/", login, **json_type)
     bearer = {"Authorization": f"bearer {json.loads(body)['access_token']}"}
     assert response.status == 200
 
-    assert server.ask("GET", f"{API}/users/me", **bearer)[0].status == 200
-    assert server.ask("POST", f"{API}/auth/logout", **bearer)[0].status == 204
-    assert server.ask("GET", f"{API}/users/me", **bearer)[0].status == 401
+    assert server.request("GET", f"{API}/users/me", **bearer)[0].status == 200
+    assert server.request("POST", f"{API}/auth/logout", **bearer)[0].status == 204
+    assert server.request("GET", f"{API}/users/me", **bearer)[0].status == 401
 
 
 class TestBodies:
@@ -67,7 +67,7 @@ class TestBodies:
     def test_a_chunked_body_is_read_like_any_other(self, server: Server) -> None:
         parts = iter([b'{"identity": "nobody", ', b'"password": "x"}'])
 
-        response, body = server.ask(
+        response, body = server.request(
             "POST", f"{API}/auth/login", parts, **{"Content-Type": "application/json"}
         )
 
@@ -75,20 +75,22 @@ class TestBodies:
         assert_is_problem(body, "invalid_credentials")
 
     @pytest.mark.parametrize("path", [f"{API}/auth/login", f"{API}/users/me", "/nothing"])
-    def test_a_body_that_is_too_long_is_answered_whole(self, server: Server, path: str) -> None:
+    def test_a_body_that_is_too_long_gets_a_complete_response(
+        self, server: Server, path: str
+    ) -> None:
         for body in (b"x" * (MEBIBYTE + 1), b"x" * 8 * MEBIBYTE, iter([b"x" * MEBIBYTE] * 3)):
-            response, answer = server.ask("POST", path, body, Connection="close")
+            response, content = server.request("POST", path, body, Connection="close")
 
             assert response.status == 413
-            assert_is_problem(answer, "payload_too_large")
+            assert_is_problem(content, "payload_too_large")
 
-    def test_a_refusal_before_the_body_is_wanted_arrives(self, server: Server) -> None:
+    def test_an_error_response_before_the_body_is_read_arrives(self, server: Server) -> None:
         body = b"x" * (MEBIBYTE - 1)
 
-        response, answer = server.ask("POST", f"{API}/product", body, Connection="close")
+        response, content = server.request("POST", f"{API}/product", body, Connection="close")
 
         assert response.status == 401
-        assert_is_problem(answer, "not_authenticated")
+        assert_is_problem(content, "not_authenticated")
 
     def test_one_connection_serves_many(self, server: Server) -> None:
         with contextlib.closing(server.connect()) as client:
@@ -111,7 +113,7 @@ class TestConnections:
             yield server
 
     @pytest.mark.parametrize("silence", [0, 0.001, 0.002, 0.2])  # seconds
-    def test_one_that_was_silent_is_heard_by_a_worker_that_stops(
+    def test_a_stopping_worker_serves_an_idle_connection(
         self, one_thread: Server, silence: float
     ) -> None:
         with socket.create_connection(("127.0.0.1", one_thread.port), timeout=15) as client:
@@ -119,15 +121,15 @@ class TestConnections:
             one_thread.process.terminate()
             time.sleep(0.3)
             client.sendall(LAST_REQUEST)
-            answer = client.recv(65536)
+            content = client.recv(65536)
 
-        assert answer.startswith(b"HTTP/1.1 200")
+        assert content.startswith(b"HTTP/1.1 200")
 
-    def test_one_that_says_too_much_is_not_cut_off(self, one_thread: Server) -> None:
+    def test_trailing_data_does_not_truncate_the_response(self, one_thread: Server) -> None:
         for _ in range(5):
-            answer = one_thread.say(LAST_REQUEST + b"x" * 10_000)
-            assert answer.startswith(b"HTTP/1.1 200")
-            assert json.loads(answer.split(b"\r\n\r\n")[1])["status"] == "ok"
+            content = one_thread.send_raw(LAST_REQUEST + b"x" * 10_000)
+            assert content.startswith(b"HTTP/1.1 200")
+            assert json.loads(content.split(b"\r\n\r\n")[1])["status"] == "ok"
 
 
 class TestRequests:
@@ -136,23 +138,23 @@ class TestRequests:
         for second in ("Bearer x", "Basic x"):
             headers = [*lines, "Authorization: Bearer x", f"Authorization: {second}", "", ""]
 
-            answer = server.say("\r\n".join(headers).encode())
+            content = server.send_raw("\r\n".join(headers).encode())
 
-            assert answer.startswith(b"HTTP/1.1 401")
-            assert_is_problem(answer.partition(b"\r\n\r\n")[2], "token_not_valid")
+            assert content.startswith(b"HTTP/1.1 401")
+            assert_is_problem(content.partition(b"\r\n\r\n")[2], "token_not_valid")
 
     def test_head_has_no_body(self, server: Server) -> None:
         for path in ("/health", "/api/v1/schema", "/nothing"):
-            answer = server.say(
+            content = server.send_raw(
                 f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
             )
 
-            headers, _, body = answer.partition(b"\r\n\r\n")
+            headers, _, body = content.partition(b"\r\n\r\n")
             assert b"Content-Length: " in headers
             assert body == b""
 
-    def test_the_proxys_headers_mean_nothing_without_a_proxy(self, server: Server) -> None:
-        response, _ = server.ask(
+    def test_proxy_headers_are_ignored_without_a_trusted_proxy(self, server: Server) -> None:
+        response, _ = server.request(
             "GET", "/health", **{"X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"}
         )
 
@@ -162,7 +164,7 @@ class TestRequests:
         "path", ["/%00", "/api/v1/product/%ff", "/api/v1/product?search=%ff", "/a%0d%0ab"]
     )
     def test_odd_paths(self, server: Server, path: str) -> None:
-        response, _ = server.ask("GET", path)
+        response, _ = server.request("GET", path)
 
         assert response.status in {400, 404}
         assert response.headers["Content-Type"] == "application/problem+json"
@@ -179,7 +181,7 @@ class TestDoctor:
         settings.DEBUG = True
 
     @pytest.mark.django_db(transaction=True)
-    def test_it_lives_the_life_of_a_session_and_cleans_up(self, server: Server) -> None:
+    def test_it_checks_a_session_and_deletes_its_user(self, server: Server) -> None:
         output = StringIO()
 
         call_command("doctor", "--url", f"http://127.0.0.1:{server.port}/", stdout=output)
@@ -196,12 +198,12 @@ class TestDoctor:
         self, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(self: Service) -> str:
-            raise TroubleError("no")
+            raise CheckError("no")
 
         monkeypatch.setattr(Service, "refresh", fail)
         output = StringIO()
 
-        with pytest.raises(CommandError, match="1 thing"):
+        with pytest.raises(CommandError, match="1 check"):
             call_command("doctor", "--url", f"http://127.0.0.1:{server.port}", stdout=output)
 
         assert "failed  refresh: no" in output.getvalue()
@@ -209,35 +211,35 @@ class TestDoctor:
         assert not User.objects.exists()
 
     @pytest.mark.django_db(transaction=True)
-    def test_nobody_there(self) -> None:
-        with pytest.raises(CommandError, match="1 thing"):
+    def test_an_unreachable_service_fails(self) -> None:
+        with pytest.raises(CommandError, match="1 check"):
             call_command("doctor", "--url", "http://127.0.0.1:1", stdout=StringIO())
 
-    def test_answers_that_are_not_as_they_should_be(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unexpected_responses_fail_a_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
         service = Service("https://api.example.com")
         service.pair = {"refresh_token": "same", "access_token": "x"}
-        answers: dict[str, Any] = {
+        responses: dict[str, Any] = {
             "/api/v1/health/ready": {"checks": {"cache": {"status": "degraded"}}},
             "/api/v1/auth/sessions": {"results": [{"current": True, "ip_address": "10.0.0.1"}]},
             "/api/v1/auth/refresh": {"refresh_token": "same", "access_token": "x"},
         }
-        monkeypatch.setattr(Service, "call", lambda self, method, path, *a, **k: answers[path])
+        monkeypatch.setattr(Service, "call", lambda self, method, path, *a, **k: responses[path])
 
         for step, reason in (
-            (service.is_ready, "cache is degraded"),
-            (service.address, "TRUSTED_PROXY_COUNT"),
+            (service.check_readiness, "cache is degraded"),
+            (service.check_address, "TRUSTED_PROXY_COUNT"),
             (service.refresh, "not rotated"),
         ):
-            with pytest.raises(TroubleError, match=reason):
+            with pytest.raises(CheckError, match=reason):
                 step()
 
-    def test_limits_are_waited_out_within_reason(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_waits_for_limits_up_to_a_maximum(self, monkeypatch: pytest.MonkeyPatch) -> None:
         service, slept = Service("http://localhost"), []
-        answers = iter([(429, {"Retry-After": "30"}, {}), (503, {"Retry-After": "2"}, {})] * 3)
-        monkeypatch.setattr(Service, "send", lambda *args: next(answers))
+        responses = iter([(429, {"Retry-After": "30"}, {}), (503, {"Retry-After": "2"}, {})] * 3)
+        monkeypatch.setattr(Service, "send", lambda *args: next(responses))
         monkeypatch.setattr("time.sleep", slept.append)
 
-        with pytest.raises(TroubleError, match="answered 429"):
+        with pytest.raises(CheckError, match="returned 429"):
             service.call("GET", "/", expect=200)
 
         assert slept == [30, 2, 30, 2]
@@ -254,12 +256,12 @@ def test_the_curl_lines_of_the_readme_work_as_printed(server: Server) -> None:
         ["/bin/sh", "-ec", script], capture_output=True, text=True, check=True, timeout=60
     ).stdout
 
-    answers = []
+    responses = []
     while output.strip():
-        answer, end = json.JSONDecoder().raw_decode(output := output.strip())
-        answers.append(answer)
+        content, end = json.JSONDecoder().raw_decode(output := output.strip())
+        responses.append(content)
         output = output[end:]
-    user, me, sessions, product, found, pair, replayed, ended = answers
+    user, me, sessions, product, found, pair, replayed, ended = responses
     assert user == me
     assert [session["device"] for session in sessions["results"]] == ["curl"]
     assert found["results"] == [product]

@@ -17,8 +17,8 @@ NAMES = ("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET")
 
 class Command(BaseCommand):
     help = (
-        "Print three good secrets as lines for .env. With --write, put them into .env; a secret "
-        "that stood there goes on verifying what it signed, as the first of its _FALLBACKS."
+        "Print three random secrets as lines for .env. With --write, write them to .env and keep "
+        "the previous secrets as the first of their _FALLBACKS, so that signatures stay valid."
     )
     requires_system_checks: list[str] = []
 
@@ -47,7 +47,7 @@ class Command(BaseCommand):
 
 
 def good_secret() -> str:
-    """Return 43 letters, digits, `_` and `-` (256 bits) that pass the rules."""
+    """Return 43 letters, digits, `_` and `-` (256 bits) that satisfy the rules."""
     while True:
         secret = secrets.token_urlsafe(32)
         if not list(secret_faults(secret)):
@@ -55,7 +55,7 @@ def good_secret() -> str:
 
 
 def with_value(text: str, name: str, value: str) -> str:
-    """Set a variable where it stands, or at the end."""
+    """Replace the line of a variable, or append it."""
     line = f"{name}={value}"
     pattern = re.compile(rf"^(export )?{name}=.*$", re.MULTILINE)
     if pattern.search(text):

@@ -13,7 +13,7 @@ from config.startup import exit_on_faults
 from ops.files import write_private
 
 ENV = """\
-# Written by `make run`, for this machine; .env.example describes every variable.
+# Written by `make run`. .env.example describes every variable.
 DEBUG=true
 DATABASE_URL=embedded://
 {secrets}
@@ -21,7 +21,7 @@ DATABASE_URL=embedded://
 
 
 class Command(BaseCommand):
-    help = "Prepare a first start: a .env with fresh secrets if there is none, and the tables."
+    help = "Prepare the first start: create .env with new secrets if it is missing, and migrate."
     requires_system_checks: list[str] = []
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -29,15 +29,15 @@ class Command(BaseCommand):
         if not path.exists():
             secrets = "\n".join(f"{name}={good_secret()}" for name in NAMES)
             write_private(path, ENV.format(secrets=secrets))
-            self.stdout.write("Wrote .env with fresh secrets.")
-            # Settings are read once: begin again, with that file.
-            os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606
+            self.stdout.write("Wrote .env with new secrets.")
+            # Settings are read once, so restart with the new file.
+            os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - the same command
         exit_on_faults()
-        refuse_taken_port(settings.HOST or "127.0.0.1", settings.PORT)
+        reject_taken_port(settings.HOST or "127.0.0.1", settings.PORT)
         call_command("migrate", verbosity=0)
 
 
-def refuse_taken_port(host: str, port: int) -> None:
+def reject_taken_port(host: str, port: int) -> None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,5 +45,5 @@ def refuse_taken_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise CommandError(
-                f"Port {port} of {host} can't be had ({error.strerror}); try: make run PORT=3001"
+                f"Port {port} of {host} is unavailable ({error.strerror}); try: make run PORT=3001"
             ) from error

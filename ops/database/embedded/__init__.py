@@ -1,9 +1,9 @@
 """
-A real PostgreSQL 18 for development and tests, from a wheel, in `.data/postgres`.
+PostgreSQL 18 from a wheel, in `.data/postgres`, for development and tests.
 
-It starts when the first process connects and stops with the last. Each process that uses it holds
-a shared lock, which the kernel drops however the process ends, so a crash leaves nothing to repair:
-the process that gets the lock for itself when it ends is the last one, and stops the server.
+The server starts with the first process that connects and stops with the last one. Each process
+holds a shared lock, which the kernel releases in any case, so a crash needs no cleanup. A process
+that can get the exclusive lock at its exit is the last one and stops the server.
 """
 
 import atexit
@@ -26,7 +26,7 @@ DATABASE = "latchkey"
 
 @functools.cache
 def start() -> Server:
-    """Start the server, or join the processes that use it."""
+    """Start the server if necessary and register this process as a user of it."""
     DATA.parent.mkdir(exist_ok=True)
     with DATA.with_name("postgres.starting").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
@@ -54,7 +54,7 @@ def create_database(server: Server) -> None:
 
 
 def leave(server: Server, lock: IO[str], owner: int) -> None:
-    """Stop the server if no other process uses it; a forked child is not the one that joined."""
+    """Stop the server if no other process uses it; a forked child did not register."""
     if os.getpid() != owner:
         return
     with lock, contextlib.suppress(BlockingIOError):

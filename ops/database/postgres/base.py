@@ -1,9 +1,9 @@
 """
-Django's PostgreSQL backend for a web process that keeps its connections.
+Django's PostgreSQL backend for processes with persistent connections.
 
-It ends the wait for a server that hangs: the server's own timeouts end slow statements, but not
-where the server itself has stopped. `OPTIONS["longest_wait"]` is in seconds, for each response.
-And a migration that alters a column makes no prepared statement fail.
+It limits the wait for each response to `OPTIONS["longest_wait"]` seconds. The server's timeouts end
+slow statements, but not if the server itself hangs. It also repeats prepared statements that fail
+because a migration altered a column.
 """
 
 import select
@@ -17,7 +17,7 @@ from psycopg.abc import PQGen
 from psycopg.postgres import types
 from psycopg.pq import Format, TransactionStatus
 
-# psycopg's own, which is C; Django puts one in Python in its place, for time zones that differ.
+# psycopg's loader in C. Django replaces it with one in Python, to convert time zones.
 TIMES = types["timestamptz"].oid
 TIME_LOADER = psycopg.adapters.get_loader(TIMES, Format.TEXT)
 
@@ -27,10 +27,10 @@ class Connection(psycopg.Connection[Any]):
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         """
-        Wait for a response; psycopg waits here for all of them.
+        Wait for a response; psycopg calls this for every response.
 
-        An error with an SQLSTATE is a response: a statement that took too long, a lock, a deadlock.
-        One without is a response that did not come in time, or a connection that was lost.
+        An error with an SQLSTATE is a response, such as a statement timeout or a deadlock. An error
+        without one is a timeout of this wait or a lost connection.
         """
         try:
             return super().wait(gen, interval, timeout or self.longest_wait)
@@ -50,11 +50,11 @@ class Cursor(base.ServerBindingCursor, psycopg.Cursor[Any]):
         binary: bool | None = None,
     ) -> Self:
         """
-        Execute a statement, prepared only outside of a transaction.
+        Execute a statement; prepare it only outside of a transaction.
 
-        After ALTER TABLE a prepared statement whose columns changed fails ("cached plan must not
-        change result type"). Nothing was executed, so it is executed again, which a transaction
-        that has failed would not allow.
+        After ALTER TABLE, a prepared statement fails if its columns have changed ("cached plan must
+        not change result type"). It was not executed, so it is repeated. A failed transaction
+        would not allow that.
         """
         connection = self.connection
         if not (
@@ -69,7 +69,7 @@ class Cursor(base.ServerBindingCursor, psycopg.Cursor[Any]):
 
 
 class Driver(ModuleType):
-    """The module psycopg, as Django refers to it, with connections of our own class."""
+    """The module psycopg as Django uses it, with `Connection` as its connection class."""
 
     def connect(self, **parameters: Any) -> Connection:
         return Connection.connect(**parameters)
@@ -95,10 +95,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_usable(self) -> bool:
         """
-        Look whether the server has closed the connection, which costs nothing where it hasn't.
+        Return whether the connection is open, without a query in the usual case.
 
-        A connection that the server closed can be read from, and so can one with a notification;
-        each of these is tested by a query, as Django tests all. One that hangs ends in `wait`.
+        A connection is readable if the server closed it or sent a notification. Only then a query
+        tests it, as Django always does. `wait` handles a connection that hangs.
         """
         if self.connection.closed:
             return False

@@ -1,4 +1,4 @@
-"""Look at everything that a deployment needs, and live the life of one session against it."""
+"""Check the dependencies of a deployment, and the lifecycle of a session on a running service."""
 
 import json
 import secrets
@@ -17,81 +17,78 @@ from django.core.checks import Tags, run_checks
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from health.views import check_cache, check_migrations
+from health import views
+from health.views import CheckError
 
 SKEW = 5  # seconds
-PATIENCE = 90  # seconds to wait for a limit, in all
-
-
-class TroubleError(Exception):
-    """What was looked at is not as it should be."""
+MAXIMUM_WAIT = 90  # seconds to wait for rate limits in total
 
 
 class Command(BaseCommand):
     help = (
-        "Check configuration, database, cache, migrations and clock. With --url, also perform the "
-        "whole life of a session against a running service: register, log in, refresh, replay, see "
-        "the session end, and remove the user again. Exits with 1 when anything is wrong."
+        "Check configuration, database, cache, migrations and clock. With --url, also check the "
+        "lifecycle of a session on a running service: register, log in, refresh, replay, check "
+        "that the session has ended, delete the user. Exits with 1 if a check fails."
     )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--url", help="of a running service, such as http://localhost:3000")
+        parser.add_argument("--url", help="URL of a running service, such as http://localhost:3000")
 
     def handle(self, *args: Any, url: str | None, **options: Any) -> None:
-        self.troubles = 0
-        self.look("configuration", look_at_configuration)
-        if not self.troubles:
-            for name, look in (
-                ("database", look_at_database),
-                ("migrations", look_at_migrations),
-                ("cache", look_at_cache),
-                ("clock", look_at_clock),
+        self.failures = 0
+        self.run_check("configuration", check_configuration)
+        if not self.failures:
+            for name, check in (
+                ("database", check_database),
+                ("migrations", check_migrations),
+                ("cache", check_cache),
+                ("clock", check_clock),
             ):
-                self.look(name, look)
+                self.run_check(name, check)
         if url:
-            self.live(Service(url.rstrip("/")))
-        if self.troubles:
-            raise CommandError(f"{self.troubles} thing(s) are wrong.")
-        self.stdout.write("All is well.")
+            self.check_session(Service(url.rstrip("/")))
+        if self.failures:
+            raise CommandError(f"{self.failures} check(s) failed.")
+        self.stdout.write("All checks passed.")
 
-    def look(self, name: str, look: Callable[[], str]) -> bool:
-        """Say what a look saw; whatever it raises is what is wrong."""
+    def run_check(self, name: str, check: Callable[[], str]) -> bool:
+        """Run a check, print its result, and return whether it passed."""
         try:
-            seen = look()
-        except Exception as error:  # noqa: BLE001 - a doctor reports what ails, whatever it is.
-            self.troubles += 1
+            result = check()
+        except Exception as error:  # noqa: BLE001 - a check may raise anything, and it is reported
+            self.failures += 1
             reason = str(error).partition("\n")[0] or type(error).__name__
             self.stdout.write(self.style.ERROR(f"  failed  {name}: {reason}"))
             return False
-        self.stdout.write(f"  ok      {name}: {seen}")
+        self.stdout.write(f"  ok      {name}: {result}")
         return True
 
-    def live(self, service: "Service") -> None:
+    def check_session(self, service: "Service") -> None:
+        """Run the steps of a session in order, up to the first failure, and delete the user."""
         steps = (
-            ("readiness", service.is_ready),
+            ("readiness", service.check_readiness),
             ("register", service.register),
             ("log in", service.log_in),
-            ("client address", service.address),
+            ("client address", service.check_address),
             ("refresh", service.refresh),
             ("replay", service.replay),
-            ("end", service.has_ended),
+            ("end", service.check_ended),
         )
         try:
-            # Each step needs the one before it.
-            all(self.look(name, step) for name, step in steps)
+            all(self.run_check(name, step) for name, step in steps)
         finally:
-            self.look("clean up", service.clean_up)
+            self.run_check("clean up", service.clean_up)
 
 
-def look_at_configuration() -> str:
+def check_configuration() -> str:
     faults = [m for m in run_checks() if m.is_serious() and not m.is_silenced()]
     if faults:
-        raise TroubleError(" ".join(fault.msg for fault in faults))
-    return "no fault" + (", DEBUG is on" if settings.DEBUG else "")
+        raise CheckError(" ".join(fault.msg for fault in faults))
+    return "no faults" + (", DEBUG is on" if settings.DEBUG else "")
 
 
-def look_at_database() -> str:
+def check_database() -> str:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('server_version'), lower('É') = 'é',"
@@ -99,38 +96,38 @@ def look_at_database() -> str:
         )
         version, folds, has_timeout = cursor.fetchone()
     if not folds:
-        raise TroubleError("its locale does not fold the case of É; create it with C.UTF-8")
+        raise CheckError("the locale does not fold the case of É; create the database with C.UTF-8")
     if settings.DB_PGBOUNCER and not has_timeout:
         role = connection.settings_dict["USER"]
-        raise TroubleError(
-            f"PgBouncer sets no timeouts; ALTER ROLE {role} SET statement_timeout = '2500ms' does"
+        raise CheckError(
+            f"no statement timeout is set; use ALTER ROLE {role} SET statement_timeout = '2500ms'"
         )
     for fault in run_checks(tags=[Tags.database], databases=["default"]):
-        raise TroubleError(fault.msg)
+        raise CheckError(fault.msg)
     return f"PostgreSQL {version}"
 
 
-def look_at_migrations() -> str:
-    check_migrations()
+def check_migrations() -> str:
+    views.check_migrations()
     return "all applied"
 
 
-def look_at_cache() -> str:
-    check_cache()
+def check_cache() -> str:
+    views.check_cache()
     return "shared" if settings.CACHE_URL else "in this process only"
 
 
-def look_at_clock() -> str:
+def check_clock() -> str:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         skew = abs((cursor.fetchone()[0] - datetime.now(UTC)).total_seconds())
     if skew > SKEW:
-        raise TroubleError(f"it is {skew:.0f} s off the database's")
+        raise CheckError(f"the clock differs from the database's by {skew:.0f} s")
     return f"within {SKEW} s of the database's"
 
 
 class Service:
-    """A running service and the one user that the doctor makes there."""
+    """A client of a running service, with a temporary user."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -139,39 +136,39 @@ class Service:
         self.user = {"username": name, "email": f"{name}@example.com", "password": self.password}
         self.user_id: int | None = None
         self.bearer = ""
-        self.patience = PATIENCE
+        self.wait_left = MAXIMUM_WAIT
 
     def call(self, method: str, path: str, body: Any = None, *, expect: int) -> dict[str, Any]:
-        """Return the answer's body; wait out a limit or a busy moment, within patience."""
+        """Return the response's body; wait for rate limits and a busy service."""
         while True:
-            status, headers, answer = self.send(method, path, body)
+            status, headers, content = self.send(method, path, body)
             wait = int(headers.get("Retry-After") or 0)
-            if status not in {429, 503} or status == expect or not 0 < wait <= self.patience:
+            if status not in {429, 503} or status == expect or not 0 < wait <= self.wait_left:
                 break
-            self.patience -= wait
+            self.wait_left -= wait
             time.sleep(wait)
         if status != expect:
-            raise TroubleError(f"{method} {path} answered {status}, not {expect}")
-        return answer
+            raise CheckError(f"{method} {path} returned {status} instead of {expect}")
+        return content
 
     def send(self, method: str, path: str, body: Any) -> tuple[int, Any, dict[str, Any]]:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, method=method)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}{path}", data, method=method)  # noqa: S310 - the operator's URL
         request.add_header("Content-Type", "application/json")
         request.add_header("User-Agent", "latchkey-doctor")
         if self.bearer:
             request.add_header("Authorization", f"Bearer {self.bearer}")
         try:
-            with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310 - as above
                 return response.status, response.headers, json.loads(response.read() or b"{}")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.headers, {}
 
-    def is_ready(self) -> str:
+    def check_readiness(self) -> str:
         checks = self.call("GET", "/api/v1/health/ready", expect=200)["checks"]
         if degraded := [name for name, check in checks.items() if check["status"] != "ok"]:
-            raise TroubleError(f"{', '.join(degraded)} is degraded")
+            raise CheckError(f"{', '.join(degraded)} is degraded")
         return "database, cache and migrations are ok"
 
     def register(self) -> str:
@@ -182,49 +179,49 @@ class Service:
         body = {"identity": self.user["email"], "password": self.password}
         self.pair = self.call("POST", "/api/v1/auth/login", body, expect=200)
         self.bearer = self.pair["access_token"]
-        return f"a pair for {self.pair['expires_in']} and {self.pair['refresh_expires_in']} s"
+        return f"tokens for {self.pair['expires_in']} and {self.pair['refresh_expires_in']} s"
 
-    def address(self) -> str:
-        """Say whom the service takes us for; a proxy's address would count everyone as one."""
+    def check_address(self) -> str:
+        """Check the client's address. Behind a proxy's address all clients share rate limits."""
         page = self.call("GET", "/api/v1/auth/sessions", expect=200)
         seen = next(session["ip_address"] for session in page["results"] if session["current"])
         here = urlsplit(self.url).hostname in {"localhost", "127.0.0.1", "::1"}
         if ip_address(seen).is_private and not here:
-            raise TroubleError(
-                f"it takes us for {seen}; if that is a proxy's address, set TRUSTED_PROXY_COUNT "
-                f"to the number of proxies (here it is {settings.TRUSTED_PROXY_COUNT})"
+            raise CheckError(
+                f"the client address is {seen}; if it is a proxy's, set TRUSTED_PROXY_COUNT to "
+                f"the number of proxies (now {settings.TRUSTED_PROXY_COUNT})"
             )
-        return f"{seen}; if that is a proxy's, set TRUSTED_PROXY_COUNT to the number of proxies"
+        return f"{seen}; if it is a proxy's, set TRUSTED_PROXY_COUNT to the number of proxies"
 
     def refresh(self) -> str:
-        # Twice, so that the first token is beyond the grace that a service may have.
+        # The second rotation makes the first token a replay also within REFRESH_GRACE_SECONDS.
         tokens = [self.pair["refresh_token"]]
         for _ in range(2):
             body = {"refresh_token": tokens[-1]}
             self.pair = self.call("POST", "/api/v1/auth/refresh", body, expect=200)
             tokens.append(self.pair["refresh_token"])
         if len(set(tokens)) < len(tokens):
-            raise TroubleError("the refresh token was not rotated")
+            raise CheckError("the refresh token was not rotated")
         self.spent = tokens[0]
         self.bearer = self.pair["access_token"]
         self.call("GET", "/api/v1/users/me", expect=200)
-        return "new pairs, and the last works"
+        return "new tokens, and the last ones work"
 
     def replay(self) -> str:
         self.call("POST", "/api/v1/auth/refresh", {"refresh_token": self.spent}, expect=401)
-        return "the spent token was refused"
+        return "the used token was rejected"
 
-    def has_ended(self) -> str:
+    def check_ended(self) -> str:
         self.call("GET", "/api/v1/users/me", expect=401)
         body = {"refresh_token": self.pair["refresh_token"]}
         self.bearer = ""
         self.call("POST", "/api/v1/auth/refresh", body, expect=401)
-        return "the whole session has ended with it"
+        return "the session has ended"
 
     def clean_up(self) -> str:
         if self.user_id is None:
-            return "there is no user to remove"
+            return "no user to delete"
         self.bearer = ""
         self.log_in()
         self.call("DELETE", f"/api/v1/users/{self.user_id}", expect=204)
-        return f"user {self.user_id} is removed"
+        return f"user {self.user_id} is deleted"

@@ -18,23 +18,22 @@ Make = Callable[[range, Sequence[Model]], Iterable[Model]]
 
 class Command(BaseCommand):
     help = (
-        "Add rows to look at. The users are demo1, demo2, …; accounts/demo.py has their password. "
-        "Run it as often as you like: users are kept, the rest is added. "
-        "The module `demo` of an app says what is added. "
-        "Without DEBUG it needs --force, because anyone can sign in with that password."
+        "Add demo rows. The users are demo1, demo2, …; accounts/demo.py has their password. "
+        "Each run keeps existing users and adds the other rows. "
+        "The module `demo` of an app defines its rows. "
+        "Without DEBUG it requires --force, because the password is public."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         for name, (default, _) in rows_of_apps().items():
-            text = f"how many (default {default})"
+            text = f"number of rows (default {default})"
             parser.add_argument(f"--{name}", type=int, default=default, help=text)
-        parser.add_argument("--force", action="store_true", help="run without DEBUG too")
+        parser.add_argument("--force", action="store_true", help="run without DEBUG")
 
     def handle(self, *args: Any, force: bool, **options: Any) -> None:
         if not (settings.DEBUG or force):
             raise CommandError(
-                "seeddemo creates accounts with a password that everyone can read, so it needs "
-                "DEBUG or --force."
+                "seeddemo creates accounts with a public password, so it requires DEBUG or --force."
             )
         rows = rows_of_apps()
         for name, (_, make) in rows.items():
@@ -45,7 +44,7 @@ class Command(BaseCommand):
     def add(self, name: str, make: Make, count: int) -> None:
         owners = list(get_user_model().objects.filter(username__startswith="demo").order_by("pk"))
         if count and not owners and name != "users":
-            raise CommandError("There are no demo users; add some with --users.")
+            raise CommandError("No demo users exist; add some with --users.")
         with tqdm(total=count, desc=name, disable=None) as progress:
             for first in range(1, count + 1, BATCH):
                 numbers = range(first, min(first + BATCH, count + 1))
@@ -55,7 +54,7 @@ class Command(BaseCommand):
 
 
 def rows_of_apps() -> dict[str, tuple[int, Make]]:
-    """Return what each app's `demo.ROWS` can make: by name, how many by default, and a function."""
+    """Return `demo.ROWS` of all apps: the default number and the function for each name."""
     found: dict[str, tuple[int, Make]] = {}
     for app in apps.get_app_configs():
         if app.module and module_has_submodule(app.module, "demo"):

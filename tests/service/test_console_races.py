@@ -11,8 +11,8 @@ from pytest_django import Settings
 from accounts.models import Event, User
 from accounts.tests.test_races import at_once
 from catalog.models import Product
-from config.tests.forms import Fields, fields_of
 from conftest import API, PASSWORD, SignIn
+from tests.rig.forms import Fields, fields_of
 
 ROUNDS = 40
 NEW = "a rainy night in June"
@@ -24,13 +24,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def lifted_limits(settings: Settings) -> None:
     settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
-
-
-@pytest.fixture
-def console(make_user: Callable[..., User]) -> Client:
-    browser = Client(raise_request_exception=False)
-    browser.force_login(make_user("boss", is_staff=True, is_superuser=True))
-    return browser
 
 
 def page_of(user: User) -> str:
@@ -131,14 +124,14 @@ def test_an_action_counts_only_the_users_who_are_still_there(
 
         assert done.status_code == 302
         assert {response.status_code for response in deleted} <= {204, 401}
-        told = [str(message) for message in get_messages(done.wsgi_request)]
+        texts = [str(message) for message in get_messages(done.wsgi_request)]
         if action == "delete_selected":
             gone = Event.objects.filter(kind="account_deleted", username__startswith=f"user{n}-")
             number = gone.filter(actor="boss").count()
             assert not User.objects.filter(pk__in=body["_selected_action"]).exists()
-            assert told == [f"Successfully deleted {number} user{'s' if number > 1 else ''}."]
+            assert texts == [f"Successfully deleted {number} user{'s' if number > 1 else ''}."]
         elif action != "end_sessions":
-            assert sum(int(text.split()[0]) for text in told) <= 3
+            assert sum(int(text.split()[0]) for text in texts) <= 3
         console.cookies.pop("messages", None)
 
 

@@ -1,4 +1,4 @@
-"""Fill in a form of the console's pages as a browser does."""
+"""Submit the console's forms as a browser does."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -11,7 +11,7 @@ BUTTONS = {"submit", "button", "reset", "image", "file"}
 
 
 class FormParser(HTMLParser):
-    """Collect what the forms of a page would send, as they are."""
+    """Collect the fields that the forms of a page would send unchanged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class FormParser(HTMLParser):
         self.select = self.textarea = self.text = ""
 
     def add(self, name: str, value: str) -> None:
-        """Add a field; browsers send the ends of lines as two characters."""
+        """Add a field; browsers send line breaks as CRLF."""
         if name:
             value = value.replace("\r\n", "\n").replace("\n", "\r\n")
             self.fields.setdefault(name, []).append(value)
@@ -51,7 +51,7 @@ class FormParser(HTMLParser):
 
 
 def fields_of(page: HttpResponse) -> Fields:
-    """Return what the page would send if nothing in it were changed."""
+    """Return the fields of an unchanged page."""
     assert page.status_code == 200
     parser = FormParser()
     parser.feed(page.content.decode())

@@ -1,4 +1,4 @@
-"""Models such as a clone adds, in a console of their own."""
+"""Models like those of a clone, in a separate console."""
 
 from django import forms
 from django.contrib import admin
@@ -9,7 +9,7 @@ from django.urls import path
 
 from console.site import ConsoleSite
 
-with isolate_apps("catalog"):
+with isolate_apps("health"):
 
     class Sample(models.Model):
         title = models.CharField(max_length=50)
@@ -22,7 +22,7 @@ with isolate_apps("catalog"):
         file = models.FileField(blank=True)
 
         class Meta:
-            app_label = "catalog"
+            app_label = "health"
 
         def __str__(self) -> str:
             return self.title
@@ -33,7 +33,7 @@ with isolate_apps("catalog"):
         number = models.IntegerField(default=0)
 
         class Meta:
-            app_label = "catalog"
+            app_label = "health"
 
         def __str__(self) -> str:
             return self.title
@@ -43,40 +43,40 @@ with isolate_apps("catalog"):
         title = models.CharField(max_length=50)
 
         class Meta:
-            app_label = "catalog"
+            app_label = "health"
 
         def __str__(self) -> str:
             return self.title
 
 
-class PartInline(admin.TabularInline):  # type: ignore[type-arg]
+class PartInline(admin.TabularInline):
     model = Part
     extra = 1
 
 
-class SampleForm(forms.ModelForm):  # type: ignore[type-arg]
+class SampleForm(forms.ModelForm):
     class Meta:
         widgets = {"secret": forms.PasswordInput}
 
 
-class SampleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class SampleAdmin(admin.ModelAdmin):
     form = SampleForm
     inlines = [PartInline]
     list_display = ["title", "number", "is_open"]
     list_editable = ["number", "is_open"]
 
 
-class OrderAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class OrderAdmin(admin.ModelAdmin):
     list_filter = ["sample"]
 
 
 def install() -> type:
-    """Create the tables, and return the addresses of a console that lists them."""
+    """Create the tables and return the URLs of a console for them."""
     site = ConsoleSite()
     site.register(Sample, SampleAdmin)
     site.register(Order, OrderAdmin)
     site.register(Part, admin.ModelAdmin)
-    ContentType.objects.clear_cache()  # Other tests roll back what it remembers.
+    ContentType.objects.clear_cache()  # Its rows may have been rolled back.
     with connection.schema_editor() as editor:
         for model in (Sample, Part, Order):
             editor.create_model(model)
