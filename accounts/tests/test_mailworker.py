@@ -412,10 +412,7 @@ def test_a_worker_that_stops_does_not_wait_for_the_database(
 
 def psycopg_connection() -> Any:
     """Connect beside Django, to end Django's own connection."""
-    database = connection.settings_dict
-    return psycopg.connect(
-        host=database["HOST"], user="postgres", dbname=database["NAME"], autocommit=True
-    )
+    return psycopg.connect(database_url(), autocommit=True)
 
 
 def test_pauses_grow_to_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
