@@ -30,6 +30,7 @@ class BearerAuthentication(BaseAuthentication):
             if claims.is_expired:
                 raise TokenNotValid
             session = Session.objects.authenticate(claims)
+            session.presented = claims
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         return session.user, session

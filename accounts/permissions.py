@@ -1,4 +1,6 @@
-from rest_framework.exceptions import APIException, UnsupportedMediaType
+from typing import Any
+
+from rest_framework.exceptions import APIException, PermissionDenied, UnsupportedMediaType
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.views import APIView
@@ -27,3 +29,36 @@ class IsSelfOrReadOnly(BasePermission):
 
     def has_object_permission(self, request: Request, view: APIView, obj: User) -> bool:
         return request.method in {"GET", "HEAD"} or obj == request.user
+
+
+class ReauthenticationRequired(PermissionDenied):
+    default_code = "reauthentication_required"
+    members = {"methods": ["password"]}
+
+
+class EmailNotVerified(PermissionDenied):
+    default_code = "email_not_verified"
+
+
+class IsFresh(IsAuthenticated):
+    """The user signed in within FRESH_MINUTES; the token says so, which costs no query."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not super().has_permission(request, view):
+            return False
+        session: Any = request.auth
+        if not session.presented.is_fresh:
+            raise ReauthenticationRequired
+        return True
+
+
+class IsVerified(IsAuthenticated):
+    """The user has proven that the email address is theirs."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not super().has_permission(request, view):
+            return False
+        user: Any = request.user
+        if not user.email_verified:
+            raise EmailNotVerified
+        return True

@@ -64,11 +64,12 @@ class UserSerializer(ModelSerializer):
 
     username = StringField(min_length=3, max_length=50, validators=[username_validator])
     email = EmailField(max_length=LONGEST_EMAIL)
+    email_verified = serializers.BooleanField(read_only=True)
     names = LineField(max_length=150, allow_blank=True, required=False)
 
     class Meta:
         model = User
-        fields = ["id", "username", "email", "names", "date_joined"]
+        fields = ["id", "username", "email", "email_verified", "names", "date_joined"]
         read_only_fields = ["id", "date_joined"]
 
     def validate_username(self, username: str) -> str:
@@ -220,6 +221,20 @@ def validate_new_password(password: str, user: User, *, field: str = "new_passwo
         raise serializers.ValidationError({field: get_error_detail(error)}) from error
 
 
+class ReauthenticationSerializer(serializers.Serializer[User]):
+    password = PasswordField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        request = self.context["request"]
+        user = authenticate(
+            request._request, username=request.user.username, password=attrs["password"]
+        )
+        if user is None:
+            wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
+            raise serializers.ValidationError({"password": [wrong]})
+        return {"user": user}
+
+
 class RefreshSerializer(serializers.Serializer[Session]):
     # A string that is somewhat too long for a token is an invalid token, so a 401.
     refresh_token = StringField(max_length=4 * LONGEST_TOKEN, trim_whitespace=False)
@@ -247,7 +262,7 @@ class SessionSerializer(ModelSerializer):
     class Meta:
         model = Session
         fields = ["id", "current", "user_agent", "device", "ip_address"]
-        fields += ["created_at", "last_used_at", "expires_at"]
+        fields += ["created_at", "last_used_at", "expires_at", "authenticated_at", "methods"]
 
     def get_current(self, session: Session) -> bool:
         return bool(session == self.context["request"].auth)

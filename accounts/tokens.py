@@ -5,7 +5,7 @@ simplejwt mints and signs them; this module says what they claim and believes no
 reads until every claim is of its kind. No database and no HTTP in here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ ALGORITHM = "HS256"
 LARGEST_USER_ID = 2**63 - 1
 LARGEST_TIME = 253402300799
 LONGEST_TOKEN = 2048
+DEFAULT_AUDIENCE = "latchkey"
 
 
 class TokenError(Exception):
@@ -36,10 +37,20 @@ class Claims:
     session_id: UUID
     token_id: UUID
     expires_at: datetime
+    # When and how the user signed in (RFC 8176); a refresh token does not say it.
+    authenticated_at: datetime | None = None
+    methods: tuple[str, ...] = ()
 
     @property
     def is_expired(self) -> bool:
         return self.expires_at <= datetime.now(UTC)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Tell whether the user signed in recently enough for a sensitive change."""
+        if self.authenticated_at is None:
+            return False
+        return datetime.now(UTC) - self.authenticated_at <= settings.FRESH_LIFETIME
 
 
 class RotatingBackend(TokenBackend):
@@ -83,16 +94,23 @@ def write(
     token_id: UUID,
     issued_at: datetime,
     expires_at: datetime,
+    authenticated_at: datetime | None = None,
+    methods: Collection[str] = (),
 ) -> str:
     """Return the token that says just this; the same arguments give the same string."""
+    authentication: dict[str, Any] = {}
+    if authenticated_at is not None:
+        authentication = {"auth_time": int(authenticated_at.timestamp()), "amr": list(methods)}
     return kind.token_backend.encode(
         {
+            "aud": settings.TOKEN_AUDIENCE,
             "sub": str(user_id),
             "sid": str(session_id),
             "jti": token_id.hex,
             "iat": int(issued_at.timestamp()),
             "exp": int(expires_at.timestamp()),
             "token_type": kind.token_type,
+            **authentication,
         }
     )
 
@@ -111,12 +129,34 @@ def read(kind: Kind, text: str) -> Claims:
         raise TokenError from error
     if payload.get("token_type") != kind.token_type:
         raise TokenError
+    check_audience(payload)
+    authenticated_at = None
+    if "auth_time" in payload:
+        authenticated_at = read_time(payload["auth_time"], payload.get("iat"))
     return Claims(
         user_id=read_user_id(payload.get("sub")),
         session_id=read_uuid(payload.get("sid"), "{}"),
         token_id=read_uuid(payload.get("jti"), "{0.hex}"),
         expires_at=read_time(payload.get("exp"), payload.get("iat")),
+        authenticated_at=authenticated_at,
+        methods=read_methods(payload.get("amr", [])),
     )
+
+
+def check_audience(payload: dict[str, Any]) -> None:
+    """
+    Raise TokenError for a token that was issued for another service.
+
+    A token without an audience is older than this claim; only the default one may accept it.
+    """
+    if payload.get("aud", DEFAULT_AUDIENCE) != settings.TOKEN_AUDIENCE:
+        raise TokenError
+
+
+def read_methods(claim: Any) -> tuple[str, ...]:
+    if not isinstance(claim, list) or not all(isinstance(method, str) for method in claim):
+        raise TokenError
+    return tuple(claim)
 
 
 def read_user_id(claim: Any) -> int:

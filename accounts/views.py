@@ -31,13 +31,14 @@ from accounts.models import (
     StaleLoginError,
     User,
 )
-from accounts.permissions import IsAuthenticatedOrNamesIdentity, IsSelfOrReadOnly
+from accounts.permissions import IsAuthenticatedOrNamesIdentity, IsFresh, IsSelfOrReadOnly
 from accounts.serializers import (
     EventSerializer,
     LoginAnswerSerializer,
     LoginSerializer,
     PasswordChangeSerializer,
     ProfileSerializer,
+    ReauthenticationSerializer,
     RefreshSerializer,
     RegistrationSerializer,
     RevokedSerializer,
@@ -115,6 +116,28 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         request.auth = session
+        return Response(session.tokens())
+
+    @extend_schema(
+        operation_id="auth_reauthenticate",
+        request=ReauthenticationSerializer,
+        responses=TokenPairSerializer,
+    )
+    @action(["POST"], False)
+    def reauthenticate(self, request: Request) -> Response:
+        """Sign in again in the same session: a fresh access token and a new refresh token."""
+        serializer = ReauthenticationSerializer(
+            data=request.data, context=self.get_serializer_context()
+        )
+        serializer.is_valid(raise_exception=True)
+        current: Any = request.auth
+        user = serializer.validated_data["user"]
+        try:
+            session = Session.objects.reauthenticate(current, user)
+        except (StaleLoginError, SessionError) as error:
+            raise TokenNotValid from error
+        except PasswordChangeRequiredError as error:
+            raise PasswordChangeRequired from error
         return Response(session.tokens())
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
@@ -221,7 +244,10 @@ class UserViewSet(
         return "auth" if self.action in {"create", "partial_update", "destroy"} else None
 
     def get_permissions(self) -> list[Any]:
-        return [AllowAny()] if self.action == "create" else list(super().get_permissions())
+        if self.action == "create":
+            return [AllowAny()]
+        fresh = [IsFresh()] if self.action == "destroy" else []
+        return [*super().get_permissions(), *fresh]
 
     def get_queryset(self) -> QuerySet[User]:
         # An update starts from what is stored now: a stale row would undo a deactivation.

@@ -40,6 +40,8 @@ DETAILS = {
     "token_not_valid": "The token is not valid.",
     "permission_denied": "You do not have permission to perform this action.",
     "password_change_required": "The password must be changed with POST /auth/password.",
+    "reauthentication_required": "Sign in again for this: POST /auth/reauthenticate.",
+    "email_not_verified": "Verify the email address first: POST /users/me/email/verification.",
     "not_found": "The requested resource does not exist.",
     "method_not_allowed": "The method is not allowed. The Allow header lists the allowed methods.",
     "conflict": "The resource cannot be deleted because others refer to it.",
@@ -111,7 +113,8 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
         wait = getattr(error, "wait", None)
         limit = getattr(error, "limit", None)
         headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
-        return problem(request, status, code=code, retry_after=wait, headers=headers)
+        members = getattr(error, "members", {})
+        return problem(request, status, code=code, retry_after=wait, headers=headers, **members)
     if isinstance(error, DATABASE_ERRORS):
         logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
         return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)

@@ -59,8 +59,8 @@ class EventQuerySet(models.QuerySet["Event"]):
         session: "Session | None" = None,
         detail: str = "",
         is_new_device: bool = False,
-    ) -> None:
-        """Write what happened to a user, or to nobody who is known."""
+    ) -> "Event":
+        """Write what happened to a user, or to nobody who is known, and return the event."""
         event = self.create(
             kind=kind,
             user_id=user.pk if user else None,
@@ -71,6 +71,7 @@ class EventQuerySet(models.QuerySet["Event"]):
             **circumstances(),
         )
         announce(event.kind, event.user_id, event.session_id, detail=detail, actor=event.actor)
+        return event
 
     def record_refusal(self, user: "User | None", detail: str, *, account: str = "") -> None:
         """
@@ -169,6 +170,14 @@ class Event(models.Model):
         ACTIVATED = "account_activated", "account activated"
         DEACTIVATED = "account_deactivated", "account deactivated"
         DELETED = "account_deleted", "account deleted"
+        REAUTHENTICATED = "reauthenticated", "signed in again"
+        PASSWORD_RESET_ASKED = "password_reset_asked", "password reset requested"
+        PASSWORD_RESET = "password_reset", "password reset"
+        EMAIL_VERIFIED = "email_verified", "address verified"
+        EMAIL_CHANGE_ASKED = "email_change_asked", "change of address requested"
+        EMAIL_CHANGED = "email_changed", "address changed"
+        EMAIL_RESTORED = "email_restored", "address restored"
+        MAIL_FAILED = "mail_failed", "email not delivered"
         LIMIT_REACHED = "limit_reached", "limit reached"
 
     created_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -27,8 +27,6 @@ DAY = timedelta(days=1)
 HOUR = 3600
 # Rows with an entered identity that one client network may cause in an hour.
 ENTERED_BY_A_NETWORK = 20
-MAIL_FAILED = "mail_failed"
-PASSWORD_RESET_ASKED = "password_reset_asked"  # noqa: S105 - the kind of an event
 
 CLAIM = """
     UPDATE accounts_outgoingemail
@@ -98,7 +96,7 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
         """
         if not settings.EMAIL_ENABLED:
             return None
-        if kind not in UNVERIFIED and not (user and is_verified(user)):
+        if kind not in UNVERIFIED and not (user and user.email_verified):
             return None
         address = address or user.email  # type: ignore[union-attr]
         purpose = purpose_of(kind, with_undo=with_undo)
@@ -263,7 +261,7 @@ class OutgoingEmail(models.Model):
         self.identity = ""
         self.save(update_fields=["kind", "user", "identity", "address", "ticket"])
         if self.kind == OutgoingEmail.Kind.RESET_PASSWORD:
-            Event.objects.record(PASSWORD_RESET_ASKED, self.user)
+            Event.objects.record(Event.Kind.PASSWORD_RESET_ASKED, self.user)
 
     def recipient(self) -> "tuple[str, User | None, str]":
         """Return the kind, account and address that the entered identity stands for, or raise."""
@@ -287,7 +285,7 @@ class OutgoingEmail(models.Model):
         with transaction.atomic():
             row = OutgoingEmail.objects.filter(pk=self.pk, sent_at=None, failed_at=None)
             if row.update(failed_at=Now(), error=error):
-                Event.objects.record(MAIL_FAILED, self.user, detail=self.kind)
+                Event.objects.record(Event.Kind.MAIL_FAILED, self.user, detail=self.kind)
 
     def defer(self, error: str) -> None:
         """Leave the email for its next attempt, or fail it after the last."""
@@ -295,10 +293,6 @@ class OutgoingEmail(models.Model):
             self.fail(error)
         else:
             OutgoingEmail.objects.filter(pk=self.pk).update(error=error)
-
-
-def is_verified(user: "User") -> bool:
-    return bool(getattr(user, "email_verified", False))
 
 
 def purpose_of(kind: str, *, with_undo: bool = False) -> str | None:

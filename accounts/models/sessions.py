@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.contrib.postgres.fields import ArrayField
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection, models, transaction
 from django.db.models import Exists
 from django.db.models.functions import Least, Now
@@ -134,6 +135,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
                 device=device,
                 created_at=now,
                 last_used_at=now,
+                authenticated_at=now,
                 expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
             )
             Event.objects.record(
@@ -141,6 +143,25 @@ class SessionQuerySet(models.QuerySet["Session"]):
             )
         session.now = now
         return session
+
+    def reauthenticate(self, session: "Session", user: "User") -> "Session":
+        """
+        Return the session with a new sign-in time and refresh token, for a verified password.
+
+        Raises StaleLoginError where the session or the account changed meanwhile, and
+        PasswordChangeRequiredError as a login does.
+        """
+        with granting_access(user), transaction.atomic():
+            verified = user.lock_verified()
+            if verified.must_change_password:
+                raise PasswordChangeRequiredError
+            row = self.active().select_for_update(no_key=True).filter(pk=session.pk, user=user)
+            renewed = row.first()
+            if renewed is None:
+                raise SessionError
+            renewed.renew(verified.now)
+            Event.objects.record(Event.Kind.REAUTHENTICATED, user, session=renewed)
+        return renewed
 
     def make_room(self, user: "User", device: str) -> bool:
         """
@@ -263,10 +284,11 @@ ROTATE = """
        AND session.created_at > statement_timestamp() - %(maximum_age)s
        AND owner.id = session.user_id AND owner.is_active
  RETURNING session.id, session.user_id, session.token_id, session.last_used_at,
-           session.expires_at, statement_timestamp()
+           session.expires_at, session.authenticated_at, session.methods, statement_timestamp()
 """
 # What it returns, but for the time: all that a pair of tokens says.
 ROTATED = ["id", "user_id", "token_id", "last_used_at", "expires_at"]
+ROTATED += ["authenticated_at", "methods"]
 
 
 @functools.cache
@@ -277,6 +299,10 @@ def field_names(model: type[models.Model]) -> list[str]:
 @functools.cache
 def owner_columns(model: type[models.Model]) -> str:
     return ", ".join(f"owner.{field.column}" for field in model._meta.concrete_fields)
+
+
+def by_password() -> list[str]:
+    return ["pwd"]
 
 
 class Session(models.Model):
@@ -295,6 +321,8 @@ class Session(models.Model):
         PASSWORD = "password_changed", "password changed"
         ACCOUNT = "account_changed", "account deactivated"
         TOKEN_REUSE = "token_reuse", "refresh token used twice"
+        PASSWORD_RESET = "password_reset", "password reset"
+        EMAIL = "email_changed", "address changed"
         SESSION_LIMIT = "session_limit", "session limit reached"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -309,6 +337,11 @@ class Session(models.Model):
     created_at = models.DateTimeField(editable=False)
     last_used_at = models.DateTimeField(editable=False)
     expires_at = models.DateTimeField(editable=False)
+    authenticated_at = models.DateTimeField(db_default=Now(), editable=False)
+    # The values of `amr` (RFC 8176).
+    methods = ArrayField(
+        models.CharField(max_length=16), default=by_password, db_default=["pwd"], editable=False
+    )
     ended_at = models.DateTimeField(null=True, editable=False)
     end_reason = models.CharField(max_length=16, choices=Reason, blank=True, editable=False)
 
@@ -316,6 +349,8 @@ class Session(models.Model):
 
     # The database's time, where a pair is about to be handed out.
     now: datetime
+    # The claims of the access token that was presented.
+    presented: tokens.Claims
 
     class Meta:
         indexes = [
@@ -354,6 +389,16 @@ class Session(models.Model):
             return self.get_end_reason_display()
         return "active" if self.expires_at > timezone.now() else "expired"
 
+    def renew(self, now: datetime) -> None:
+        """Record a new sign-in and replace the refresh token, as a refresh does."""
+        self.previous_token_id, self.token_id = self.token_id, uuid.uuid4()
+        self.authenticated_at = self.last_used_at = self.now = now
+        self.methods = by_password()
+        end = self.created_at + settings.SESSION_MAX_AGE
+        self.expires_at = min(now + settings.REFRESH_TOKEN_LIFETIME, end)
+        names = ["previous_token_id", "token_id", "authenticated_at", "last_used_at"]
+        self.save(update_fields=[*names, "methods", "expires_at"])
+
     def tokens(self) -> dict[str, Any]:
         """Return the pair to hand out: a new access token, and the live refresh token again."""
         access_ends_at = min(self.now + settings.ACCESS_TOKEN_LIFETIME, self.expires_at)
@@ -365,6 +410,8 @@ class Session(models.Model):
                 token_id=uuid.uuid4(),
                 issued_at=self.now,
                 expires_at=access_ends_at,
+                authenticated_at=self.authenticated_at,
+                methods=self.methods,
             ),
             "refresh_token": tokens.write(
                 tokens.RefreshToken,

@@ -140,6 +140,7 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
         db_default=False,
         help_text="The next sign-in is rejected until the user has chosen a new password.",
     )
+    email_verified_at = models.DateTimeField(null=True, editable=False)
     # A console session is valid for the epoch in which it began.
     session_epoch = models.PositiveIntegerField(default=0, db_default=0, editable=False)
 
@@ -186,6 +187,10 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.username
+
+    @property
+    def email_verified(self) -> bool:
+        return self.email_verified_at is not None
 
     def clean(self) -> None:
         """Keep the username as it is: Django's NFKC would make another one of it."""

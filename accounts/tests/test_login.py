@@ -43,12 +43,15 @@ def test_the_answer_is_a_pair_that_says_nothing_personal(client: APIClient, user
     )  # fmt: skip
     for kind in ("access", "refresh"):
         token, secret = body[f"{kind}_token"], settings.SECRETS[f"{kind.upper()}_TOKEN_SECRET"][0]
-        claims = jwt.decode(token, secret, algorithms=["HS256"])
-        assert set(claims) == {"sub", "sid", "jti", "iat", "exp", "token_type"}
+        claims = jwt.decode(token, secret, algorithms=["HS256"], audience="latchkey")
+        sign_in = {"auth_time", "amr"} if kind == "access" else set()
+        assert set(claims) == {"aud", "sub", "sid", "jti", "iat", "exp", "token_type"} | sign_in
         assert claims["sub"] == str(user.pk)
         assert claims["sid"] == str(session.pk)
         assert claims["token_type"] == kind
-    assert set(body["user"]) == {"id", "username", "email", "names", "date_joined"}
+    assert set(body["user"]) == {
+        "id", "username", "email", "email_verified", "names", "date_joined",
+    }  # fmt: skip
 
 
 def test_a_session_knows_its_device(client: APIClient, user: User) -> None:

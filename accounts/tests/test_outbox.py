@@ -23,7 +23,7 @@ WAIT = ExpressionWrapper(F("due_at") - Now(), DurationField())
 
 
 def verified(user: User) -> User:
-    user.email_verified = True
+    user.email_verified_at = user.date_joined
     return user
 
 

@@ -34,7 +34,7 @@ class TestList:
         assert [session["current"] for session in body["results"]] == [False, True]
         assert set(body["results"][0]) == {
             "id", "current", "user_agent", "device", "ip_address",
-            "created_at", "last_used_at", "expires_at",
+            "created_at", "last_used_at", "expires_at", "authenticated_at", "methods",
         }  # fmt: skip
         assert response.headers["Cache-Control"] == "no-store"
 

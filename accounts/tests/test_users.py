@@ -31,6 +31,7 @@ class TestRegistration:
             "username": "bob",
             "email": "bob@example.com",
             "names": "",
+            "email_verified": False,
             "date_joined": user.date_joined.isoformat().replace("+00:00", "Z"),
         }
         assert user.check_password(PASSWORD)

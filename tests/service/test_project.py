@@ -36,6 +36,7 @@ OPEN = {
     ("GET", "/schema"),
 }
 CLOSED = {
+    ("POST", "/auth/reauthenticate"),
     ("POST", "/auth/logout"),
     ("POST", "/auth/logout-all"),
     ("GET", "/auth/events"),
