@@ -252,6 +252,17 @@ class LoginAnswerSerializer(TokenPairSerializer):
     user = UserSerializer()
 
 
+class SecuritySerializer(serializers.Serializer[User]):
+    email_verified = serializers.BooleanField()
+    pending_email = serializers.EmailField(allow_null=True)
+    password_changed_at = serializers.DateTimeField()
+    # Until the service has second factors and API tokens.
+    totp = serializers.BooleanField(default=False)
+    passkeys = serializers.IntegerField(default=0)
+    recovery_codes_left = serializers.IntegerField(default=0)
+    tokens = serializers.IntegerField(default=0)
+
+
 class RevokedSerializer(serializers.Serializer[Session]):
     revoked = serializers.IntegerField(help_text="How many sessions were ended.")
 

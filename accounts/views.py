@@ -29,6 +29,8 @@ from accounts.models import (
     SessionError,
     SessionQuerySet,
     StaleLoginError,
+    Ticket,
+    TicketError,
     User,
 )
 from accounts.permissions import IsAuthenticatedOrNamesIdentity, IsFresh, IsSelfOrReadOnly
@@ -42,6 +44,7 @@ from accounts.serializers import (
     RefreshSerializer,
     RegistrationSerializer,
     RevokedSerializer,
+    SecuritySerializer,
     SessionSerializer,
     TokenPairSerializer,
     UserSerializer,
@@ -49,7 +52,17 @@ from accounts.serializers import (
 
 
 class PasswordChangeRequired(PermissionDenied):
+    """The password was right and must be replaced; `reset_token` permits that once."""
+
     default_code = "password_change_required"
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        try:
+            ticket = Ticket.objects.issue(Ticket.Purpose.FORCE, user)
+        except TicketError as error:
+            raise AuthenticationFailed(code="invalid_credentials") from error
+        self.members = {"reset_token": ticket.token}
 
 
 UNCHANGED = ErrorDetail("The new password must be a different one.", code="password_unchanged")
@@ -87,9 +100,10 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         serializer = LoginSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         user_agent = request.headers.get("User-Agent", "")[:512]
+        user = serializer.validated_data["user"]
         try:
             session = Session.objects.start(
-                serializer.validated_data["user"],
+                user,
                 address=request.META["REMOTE_ADDR"],
                 user_agent=user_agent,
                 device=device_name(user_agent),
@@ -97,7 +111,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except StaleLoginError as error:
             raise AuthenticationFailed(code="invalid_credentials") from error
         except PasswordChangeRequiredError as error:
-            raise PasswordChangeRequired from error
+            raise PasswordChangeRequired(user) from error
         request.auth = session  # The request is the session's from here on, for its log line too.
         return Response({**session.tokens(), "user": UserSerializer(session.user).data})
 
@@ -137,7 +151,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except (StaleLoginError, SessionError) as error:
             raise TokenNotValid from error
         except PasswordChangeRequiredError as error:
-            raise PasswordChangeRequired from error
+            raise PasswordChangeRequired(user) from error
         return Response(session.tokens())
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
@@ -281,6 +295,13 @@ class UserViewSet(
     def me(self, request: Request) -> Response:
         """Return the caller."""
         return Response(self.get_serializer(request.user).data)
+
+    @extend_schema(operation_id="users_me_security", responses=SecuritySerializer)
+    @action(["GET"], False, url_path="me/security")
+    def security(self, request: Request) -> Response:
+        """Return how the caller's account is protected."""
+        user: Any = request.user
+        return Response(SecuritySerializer(user).data)
 
 
 # Built once: it is what every request about sessions begins with.

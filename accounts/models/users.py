@@ -32,6 +32,7 @@ from accounts.models.sessions import (
     granting_access,
     owner_columns,
 )
+from accounts.models.tickets import Ticket
 from accounts.passwords import MAXIMUM_LENGTH
 from api.text import LineField
 
@@ -191,6 +192,13 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
     @property
     def email_verified(self) -> bool:
         return self.email_verified_at is not None
+
+    @property
+    def pending_email(self) -> str | None:
+        """The address that the user asked to change to and has not confirmed yet."""
+        changes = Ticket.objects.open().filter(user=self, purpose=Ticket.Purpose.CHANGE)
+        address: str | None = changes.values_list("address", flat=True).first()
+        return address
 
     def clean(self) -> None:
         """Keep the username as it is: Django's NFKC would make another one of it."""

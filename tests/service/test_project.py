@@ -44,6 +44,7 @@ CLOSED = {
     ("DELETE", "/auth/sessions/{id}"),
     ("POST", "/auth/password"),
     ("GET", "/users/me"),
+    ("GET", "/users/me/security"),
     ("GET", "/users/{id}"),
     ("PATCH", "/users/{id}"),
     ("DELETE", "/users/{id}"),
