@@ -170,12 +170,12 @@ class ContextWordsValidator:
 
     def words(self, user: Any) -> list[str]:
         """List what identifies the service and the user; `names` also without its punctuation."""
-        words = [self.service_name]
-        if user is not None:
-            # A form's user has None for a username that is taken.
-            username, email, names = user.username or "", user.email or "", user.names or ""
-            words += [username, email.partition("@")[0]]
-            words += [*names.split(), *re.findall(r"\w+", names)]
+        # There may be no user, an anonymous one, or one of a form, with None for a taken username.
+        username, email, names = (
+            getattr(user, name, None) or "" for name in ("username", "email", "names")
+        )
+        words = [self.service_name, username, email.partition("@")[0]]
+        words += [*names.split(), *re.findall(r"\w+", names)]
         return [word for word in words if len(word) >= CONTEXT_WORD_LENGTH]
 
     def get_help_text(self) -> str:

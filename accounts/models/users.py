@@ -103,12 +103,15 @@ class UserManager(BaseUserManager["User"]):
         user.save(using=self._db)
         return user
 
-    def create_superuser(self, username: str, email: str, password: str, **fields: Any) -> "User":
-        """Create a user who may do everything; raises ValidationError."""
+    def create_superuser(
+        self, username: str, email: str, password: str | None = None, **fields: Any
+    ) -> "User":
+        """Create a user who may do everything, without a password too; raises ValidationError."""
         user = self.model(username=username, email=email, **fields)
         user.is_staff = user.is_superuser = True
         user.full_clean(exclude=["password"])
-        validate_password(password, user)
+        if password is not None:
+            validate_password(password, user)
         user.set_password(password)
         user.save(using=self._db)
         return user
