@@ -151,7 +151,7 @@ def status_of(request: HttpRequest, error: Exception) -> int | None:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Return the response to a form whose CSRF token is missing or expired."""
-    return problem(request, 403, detail="The form has expired. Reload the page.")
+    return problem(request, 403, detail="This form has expired. Reload the page.")
 
 
 def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
