@@ -1,4 +1,4 @@
-"""`make bench`: this project beside a stock one, on one PostgreSQL, in one run."""
+"""`make bench`: compare this project with a stock one, on one PostgreSQL, in one run."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from bench import report, sides
 from bench.world import Comparison, Postgres, Service, compare, drive, postgres_server
 from tests.rig.redis import Redis
 
-# What the project sets itself: CPU of the application for one request, stock's over ours.
+# The project's targets: CPU time of the application per request, stock's divided by Latchkey's.
 TARGETS = {
     "product list": 1.5,
     "product by id": 1.3,
@@ -34,7 +34,7 @@ print(count / (time.monotonic() - began))
 
 
 def endpoints(ours: Service, theirs: Service) -> list[Any]:
-    """Pair what both have; the session list, which stock has not, is held against the caller."""
+    """Pair equal requests; the session list is compared with the caller, as stock has no sessions."""
     both: list[Any] = [
         (sides.get("product list", "/product"), sides.get("product list", "/product/")),
         (sides.get("product by id", "/product/500"), sides.get("product by id", "/product/500/")),
@@ -50,7 +50,7 @@ def endpoints(ours: Service, theirs: Service) -> list[Any]:
 
 
 def hashes(places: int, seconds: float) -> float:
-    """Return how many passwords as many processes as there are places hash in a second."""
+    """Return how many passwords per second one process per hashing slot can hash."""
     command = [sys.executable, "-c", HASH, str(seconds)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(places)]
     return sum(float(process.communicate()[0]) for process in running)
@@ -60,14 +60,14 @@ def login_against_hashing(
     postgres: Postgres, ours: Service, *, rounds: int, seconds: float
 ) -> dict[str, float]:
     """
-    Compare logins a second with what the places for hashing could do, in turns.
+    Compare logins per second with the capacity of the hashing slots, in alternation.
 
-    What is half hashed when a turn ends is no login yet; a long turn makes little of that.
+    A hash that is unfinished when a turn ends is not counted; long turns keep that error small.
     """
     ceilings, logins = [], []
     for _ in range(rounds):
         ceilings.append(hashes(sides.WORKERS, seconds / 3))
-        # Enough that neither process has a free place while the others wait their two seconds.
+        # Enough clients that no slot is free while the others wait in the queue.
         logins.append(
             drive(postgres, ours, sides.login(), seconds, patient=True, connections_each=2)
         )
@@ -82,7 +82,7 @@ def login_against_hashing(
 
 
 def starts(service: Service, times: int) -> float:
-    """Return the seconds from the command to the first answer, at the median."""
+    """Return the median of the seconds from the command to the first response."""
     found = []
     for _ in range(times):
         service.stop()
@@ -91,18 +91,18 @@ def starts(service: Service, times: int) -> float:
 
 
 def memory(service: Service) -> float:
-    """Return the resident memory of a worker, in MiB, at the median."""
+    """Return the median resident memory of a worker, in MiB."""
     return statistics.median(p.memory_info().rss for p in service.workers()) / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute, for a look")
+    parser.add_argument("--quick", action="store_true", help="a short run")
     parser.add_argument("--json", type=Path, help="where to write the results")
-    parser.add_argument("--plot", type=Path, help="where to draw them, as SVG")
+    parser.add_argument("--plot", type=Path, help="where to write a plot of them, as SVG")
     arguments = parser.parse_args()
     quick: bool = arguments.quick
-    # Many short turns: what else the machine does then falls on both alike.
+    # Many short turns, so that other load on the machine affects both equally.
     rounds, seconds = (3, 0.5) if quick else (15, 1.0)
     large = 50_000 if quick else 1_000_000
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""How results are printed, kept and drawn."""
+"""Print, store and plot the results."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ def heading(workers: int, threads: int, redis: bool) -> None:
         f"gunicorn gthread, {workers} x {threads}; limits in {'Redis' if redis else 'the process'}"
     )
     print(
-        "each: Latchkey | stock | ratio at the median (least to most); above 1 Latchkey needs less\n"
+        "each: Latchkey | stock | ratio at the median (least to most); above 1 Latchkey uses less CPU\n"
     )
     print(
         f"{'':24}{'requests/s':>21}{'ms CPU, application':>26}{'ratio (spread)':>22}"
@@ -71,17 +71,17 @@ def results(
 def summary(found: dict[str, Any], seconds: float) -> None:
     login, start, memory = found["login"], found["start"], found["memory"]
     print(
-        f"\nlogin: {login['logins']:.2f} a second of {login['ceiling']:.2f} that the places can hash:"
+        f"\nlogin: {login['logins']:.2f} per second; the slots can hash {login['ceiling']:.2f}:"
         f" {login['ratio']:.2f}; {login['cpu']:.0f} ms of CPU each, a hash {login['hash_cpu']:.0f}\n"
-        f"start to first answer: {start['Latchkey']:.2f} s | {start['stock']:.2f} s\n"
+        f"start to first response: {start['Latchkey']:.2f} s | {start['stock']:.2f} s\n"
         f"memory of a worker: {memory['Latchkey']:.0f} MiB | {memory['stock']:.0f} MiB,"
         f" {memory['Latchkey'] / memory['stock']:.2f}\n"
-        f"\nall of it took {seconds:.0f} s"
+        f"\ntotal time {seconds:.0f} s"
     )
 
 
 def plot(found: dict[str, Any]) -> str:
-    """Draw what each request costs the application, stock's above ours."""
+    """Draw the CPU time of each request as bars, Latchkey's above stock's."""
     rows = found["endpoints"]
     highest = max(max(row["ours"]["cpu"], row["theirs"]["cpu"]) for row in rows)
     width, left, height = 720, 190, 46 * len(rows) + 50

@@ -1,4 +1,4 @@
-"""`make scale`: what the same request costs at 1,000 rows and at 1,000,000 (10,000,000 events)."""
+"""`make scale`: the cost of requests at 1,000 rows and at 1,000,000 (10,000,000 events)."""
 
 import argparse
 import contextlib
@@ -30,11 +30,11 @@ SMALL = {"users": 100, "sessions": 1000, "events": 1000, "products": 1000}
 LARGE = {"users": 20_000, "sessions": 1_000_000, "events": 10_000_000, "products": 1_000_000}
 DEMANDED = 1.2
 Side = tuple[Service, Endpoint]
-# Words of a seventh of the products, of a seventy-seventh, of some 7,000 and of 200; and two pairs
-# of which no product has both, the second with every trigram of its first word in many.
+# Words in one of 7 products, in one of 77, in some 7,000 and in 200. Then two pairs of words that no
+# product has together; many products have every trigram of the first word of the second pair.
 SEARCHES = ("brass", "brass+lamp", "abc", "zirconium", "brass+paper", "paperbrass+oak")
 ORDERINGS = ("-created_at", "created_at", "title", "-amount")
-# Matched by a search, in both: 200 rows of a word that nothing else has.
+# In both databases: 200 rows with a word that no other row has.
 RARE = """
     INSERT INTO catalog_product (owner_id, title, description, amount, created_at, updated_at)
     SELECT (SELECT min(id) FROM accounts_user), 'Zirconium ring ' || n, '', 1,
@@ -56,7 +56,7 @@ OVER = """
            ended_at = ended_at - interval '90 days'
      WHERE user_agent = 'seeddemo'
 """
-# Where pages end, and the middle of the table.
+# Cursors at the end of the pages and in the middle of the table.
 CURSORS = """
 import json
 from catalog.models import Product
@@ -77,7 +77,7 @@ def page(name: str, path: str) -> Endpoint:
 
 
 def pairs(small: Service, large: Service) -> list[tuple[Side, Side]]:
-    """Pair requests; where the small table has no such page, its last stands for it, or none."""
+    """Pair requests; a deep page is compared with the last page of the small table."""
     same = [
         sides.get("product list", "/product"),
         sides.get("product list by title", "/product?ordering=title"),
@@ -103,7 +103,7 @@ def pairs(small: Service, large: Service) -> list[tuple[Side, Side]]:
 
 
 def search(service: Service, times: int = 25) -> dict[str, dict[str, float]]:
-    """Time searches in each ordering, one after the other, in milliseconds."""
+    """Return the latency of searches in each ordering, in milliseconds."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port)
     found = {}
     for words in SEARCHES:
@@ -122,7 +122,7 @@ def search(service: Service, times: int = 25) -> dict[str, dict[str, float]]:
 
 
 def prune(postgres: Postgres, service: Service) -> dict[str, float]:
-    """Delete a million sessions that are over while clients refresh; times in seconds and ms."""
+    """Prune a million ended sessions while clients refresh; times are in seconds and ms."""
     postgres.execute(OVER, database=service.database)
     postgres.settle(service.database)
     postgres.execute("SELECT pg_stat_statements_reset()")
@@ -151,7 +151,7 @@ def prune(postgres: Postgres, service: Service) -> dict[str, float]:
 
 
 def growth(found: Comparison) -> dict[str, Any]:
-    """Say what a request costs, application and PostgreSQL together, and how much more it grew to."""
+    """Return the CPU time of a request, application and PostgreSQL together, and its growth."""
     large, small = ([r.cpu + r.postgres_cpu for r in side] for side in (found.ours, found.theirs))
     ratios = sorted(a / b for a, b in zip(large, small, strict=True))
     return {
@@ -209,7 +209,7 @@ def main() -> None:
         print(f"searches, in ms: {json.dumps(searched)}")
         pruned = prune(postgres, large)
         print(f"prunesessions: {json.dumps(pruned)}")
-    print(f"\nall of it took {time.monotonic() - began:.0f} s")
+    print(f"\ntotal time {time.monotonic() - began:.0f} s")
     if arguments.json:
         text = json.dumps({"growth": results, "search": searched, "prune": pruned}, indent=2)
         arguments.json.write_text(text + "\n")

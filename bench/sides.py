@@ -1,4 +1,4 @@
-"""The two services that are compared, what fills them, and what their clients ask."""
+"""The two services that are compared, their data, and the requests of their clients."""
 
 import os
 import shutil
@@ -73,8 +73,8 @@ def ours(postgres: Postgres, redis: Redis | None, database: str = "latchkey") ->
         "WEB_CONCURRENCY": str(WORKERS),
         "WEB_THREADS": str(THREADS),
         "HASHING_PLACES": "1",
-        "ACCESS_TOKEN_MINUTES": "1440",  # Longer than it takes to fill a large database.
-        # What is measured is what a request costs, not how few are let through; they are counted.
+        "ACCESS_TOKEN_MINUTES": "1440",  # Longer than filling a large database takes.
+        # Requests are counted, but not rejected: the bench measures the cost of a request.
         "AUTH_RATE_LIMIT": "100000000/m",
         "AUTH_READ_LIMIT": "100000000/m",
         "LOGIN_FAILURE_LIMIT": "100000000/m",
@@ -105,7 +105,7 @@ def stock(postgres: Postgres) -> Service:
 
 
 def fill_ours(postgres: Postgres, service: Service, **rows: int) -> None:
-    """Add rows, by the names of seeddemo's options; give the clients their sessions once."""
+    """Add rows, named like seeddemo's options; create the clients' sessions once."""
     options = {"users": 100, "sessions": 0, "events": 0, "products": 0, **rows}
     service.manage("seeddemo", "--force", *(f"--{name}={count}" for name, count in options.items()))
     if not service.clients:
@@ -136,8 +136,8 @@ def refresh(slash: str, names: tuple[str, str]) -> Endpoint:
     def request(service: Service, who: dict[str, Any]) -> tuple[str, str, Any]:
         return "POST", f"/api/v1/auth/refresh{slash}", {sent: who["refresh"]}
 
-    def take(who: dict[str, Any], answer: dict[str, Any]) -> None:
-        who["refresh"] = answer[taken]
+    def take(who: dict[str, Any], response: dict[str, Any]) -> None:
+        who["refresh"] = response[taken]
 
     return Endpoint("refresh", request, take=take)
 

@@ -1,4 +1,4 @@
-"""What is measured runs here: one PostgreSQL, gunicorns of several services, and clients."""
+"""The environment of a measurement: one PostgreSQL, gunicorn for each service, and clients."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ max_wal_size = 4GB
 
 
 class Postgres:
-    """A server with the settings that it comes with, but for its memory and the count of calls."""
+    """A server with default settings, except for memory and the count of statements."""
 
     def __init__(self, directory: Path) -> None:
         self.server = embedded.serve(directory)
@@ -55,12 +55,12 @@ class Postgres:
         return self.server.url(database)
 
     def settle(self, database: str) -> None:
-        """Do what autovacuum would come round to."""
+        """Vacuum and analyze now, so that autovacuum does not run during a measurement."""
         self.execute("VACUUM ANALYZE", database=database)
         self.execute("CHECKPOINT")
 
     def calls(self, database: str) -> int:
-        """Return how many statements of the clients this database has run."""
+        """Return the number of client statements that this database has executed."""
         [(calls,)] = self.execute(
             "SELECT coalesce(sum(calls), 0) FROM pg_stat_statements s JOIN pg_database d"
             " ON d.oid = s.dbid WHERE d.datname = %s",
@@ -78,7 +78,7 @@ class Postgres:
 
 @dataclass
 class Service:
-    """One of what is compared: where it runs, its database, and its clients' tokens."""
+    """A service of the comparison: its process, its database, and its clients' tokens."""
 
     name: str
     database: str
@@ -109,7 +109,7 @@ class Service:
         return json.loads(result.stdout or b"null")
 
     def start(self) -> float:
-        """Start it and return the seconds until it answers."""
+        """Start it and return the seconds until its first response."""
         started = time.monotonic()
         self.process = subprocess.Popen(
             [*self.command, "--bind", f"127.0.0.1:{self.port}"],
@@ -141,12 +141,12 @@ async def exchange_once(port: int, request: bytes) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        return (await read_answer(reader))[0]
+        return (await read_response(reader))[0]
     finally:
         writer.close()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
+async def read_response(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
     length = 0
     for line in head.split(b"\r\n"):
@@ -157,7 +157,7 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
 
 @dataclass
 class Endpoint:
-    """A request that one client makes again and again; `request` may look at the last answer."""
+    """A request that each client repeats; `request` may use the previous response."""
 
     name: str
     request: Callable[[Service, dict[str, Any]], tuple[str, str, Any]]
@@ -180,35 +180,35 @@ def encode(method: str, path: str, body: Any, who: dict[str, Any]) -> bytes:
 async def client(
     service: Service, endpoint: Endpoint, who: dict[str, Any], until: float, patient: bool
 ) -> list[tuple[float, float]]:
-    """Ask until then, and return how long each answer took, and when it came."""
+    """Send requests until then, and return the duration and the time of each response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
-    answers = []
+    responses = []
     while (began := time.monotonic()) < until:
         method, path, body = endpoint.request(service, who)
         writer.write(encode(method, path, body, who))
-        status, head, content = await read_answer(reader)
-        if patient and status == 503:  # The next connection may find the other process.
+        status, head, content = await read_response(reader)
+        if patient and status == 503:  # The next connection may reach the other process.
             writer.close()
             await asyncio.sleep(2)
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
             continue
         if status != endpoint.status:
             raise SystemExit(
-                f"{service.name}: {method} {path} answered {status}: {content[:500]!r}"
+                f"{service.name}: {method} {path} returned {status}: {content[:500]!r}"
             )
-        answers.append(((now := time.monotonic()) - began, now))
+        responses.append(((now := time.monotonic()) - began, now))
         if endpoint.take:
             endpoint.take(who, json.loads(content))
         if b"\r\nconnection: close" in head.lower():
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.close()
-    return answers
+    return responses
 
 
 @dataclass
 class Round:
-    """What one service did with one endpoint for some seconds."""
+    """The result of one turn of a service with an endpoint."""
 
     rate: float
     p50: float
@@ -219,7 +219,7 @@ class Round:
 
 
 def cpu_of(processes: Sequence[psutil.Process]) -> dict[int, float]:
-    """Return the seconds of CPU that each has used so far, by its id."""
+    """Return the CPU seconds of each process so far, by process id."""
     found = {}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -229,7 +229,7 @@ def cpu_of(processes: Sequence[psutil.Process]) -> dict[int, float]:
 
 
 def used_since(before: dict[int, float], processes: Sequence[psutil.Process]) -> float:
-    """Add up what was used since; of a process that has ended nothing is known, and none is taken."""
+    """Return the CPU seconds since then; a process that has ended is not counted."""
     return sum(used - before.get(pid, 0.0) for pid, used in cpu_of(processes).items())
 
 
@@ -237,10 +237,10 @@ def drive(
     postgres: Postgres, service: Service, endpoint: Endpoint, seconds: float, **options: Any
 ) -> Round:
     """
-    Let all clients ask for some seconds; times are in milliseconds, CPU for one request.
+    Let all clients send requests for some seconds; times are in ms, CPU time is per request.
 
-    An answer that comes after that counts in all but the rate: some who waited are served then
-    while others have nothing left to do.
+    A response after the end counts for everything but the rate: at that time some clients still
+    wait, and others have finished.
     """
 
     async def together(until: float) -> list[list[tuple[float, float]]]:
@@ -256,13 +256,13 @@ def drive(
     calls = postgres.calls(service.database)
     before, postgres_before = cpu_of(workers), cpu_of(postgres.processes())
     until = time.monotonic() + seconds
-    answers = [answer for one in asyncio.run(together(until)) for answer in one]
+    responses = [response for one in asyncio.run(together(until)) for response in one]
     used = used_since(before, workers)
     used_by_postgres = used_since(postgres_before, postgres.processes())
-    count = len(answers)
-    times = sorted(took for took, _ in answers)
+    count = len(responses)
+    times = sorted(took for took, _ in responses)
     return Round(
-        rate=sum(came <= until for _, came in answers) / seconds,
+        rate=sum(came <= until for _, came in responses) / seconds,
         p50=1000 * times[count // 2],
         p99=1000 * times[int(count * 0.99)],
         cpu=1000 * used / count,
@@ -273,7 +273,7 @@ def drive(
 
 @dataclass
 class Comparison:
-    """Rounds of two services in alternation; a ratio above 1 says that the first needs less."""
+    """Rounds of two services in alternation; above 1, the first service uses less."""
 
     name: str
     ours: list[Round]
@@ -296,7 +296,7 @@ def compare(
     rounds: int,
     seconds: float,
 ) -> Comparison:
-    """Drive both, in turns: A B A B; the first turn of each warms it up and is thrown away."""
+    """Drive both in alternation (A B A B); the first turn of each is a discarded warm-up."""
     for service, endpoint in sides:
         drive(postgres, service, endpoint, min(seconds, 1.0))
     found: list[list[Round]] = [[], []]

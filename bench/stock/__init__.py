@@ -1,6 +1,6 @@
 """
-What one gets by following the documentation of Django, DRF and simplejwt, to compare with.
+A stock project to compare with, built by the documentation of Django, DRF and simplejwt.
 
-Rotation and blacklist are on, connections are kept, and lists are pages with a count; nothing is
-made slower than it comes, nothing is tuned.
+Rotation and blacklist are on, connections are kept, and lists are pages with a count. Nothing is
+tuned, and nothing is slowed down.
 """
