@@ -170,12 +170,11 @@ class ContextWordsValidator:
 
     def words(self, user: Any) -> list[str]:
         """List what identifies the service and the user; `names` also without its punctuation."""
-        words = [self.service_name]
-        if user is not None:
-            # A form's user has None for a username that is taken.
-            username, email, names = user.username or "", user.email or "", user.names or ""
-            words += [username, email.partition("@")[0]]
-            words += [*names.split(), *re.findall(r"\w+", names)]
+        # A form's user may be anonymous, or have None for a username that is taken.
+        fields = ("username", "email", "names")
+        username, email, names = (getattr(user, name, None) or "" for name in fields)
+        words = [self.service_name, username, email.partition("@")[0]]
+        words += [*names.split(), *re.findall(r"\w+", names)]
         return [word for word in words if len(word) >= CONTEXT_WORD_LENGTH]
 
     def get_help_text(self) -> str:
