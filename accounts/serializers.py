@@ -110,9 +110,13 @@ class ProfileSerializer(UserSerializer):
 
     PUBLIC = frozenset({"id", "username", "names"})
 
-    def build_fields(self) -> dict[str, Any]:
-        """Describe what others do not see as optional."""
-        fields = super().build_fields()
+    def get_fields(self) -> dict[str, Any]:
+        """
+        Describe the fields that others do not see as optional.
+
+        On each copy: DRF copies a field from the arguments that it was built with.
+        """
+        fields = super().get_fields()
         for name in fields.keys() - self.PUBLIC:
             fields[name].read_only = fields[name].required = False
         return fields

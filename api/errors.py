@@ -181,7 +181,7 @@ def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponse
 def validation_problem(request: HttpRequest, error: exceptions.ValidationError) -> HttpResponse:
     errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
-    detail = "1 field is invalid." if fields == 1 else f"{fields} fields are invalid."
+    detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
     return problem(request, 400, code="validation_error", detail=detail, errors=errors)
 
 

@@ -104,7 +104,7 @@ class TestRegistration:
         response = register(client, username="x", password="123", email="x")
 
         assert set(errors(response)) == {"username", "password", "email"}
-        assert response.json()["detail"] == "3 fields are invalid."
+        assert response.json()["detail"] == "3 fields need attention."
 
     def test_flags_and_unknown_fields_are_ignored(self, client: APIClient, db: None) -> None:
         response = register(client, id=7, is_staff=True, is_superuser=True, is_active=False, x=1)
