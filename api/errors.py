@@ -28,7 +28,7 @@ from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions
 
-from api.throttling import rate_limit_headers
+from api.throttling import count, rate_limit_headers
 
 logger = logging.getLogger(__name__)
 Render = Callable[[Mapping[str, Any]], HttpResponse]
@@ -105,7 +105,24 @@ class ErrorPage(HttpResponse):
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
     """Return the response to an exception of a DRF view, or None if the exception is unexpected."""
-    return problem_for(context["request"]._request, error)
+    request = context["request"]._request
+    scope = getattr(context["view"], "throttle_scope", None)
+    if scope and isinstance(error, exceptions.AuthenticationFailed):
+        error = count_bad_token(request, error)
+    return problem_for(request, error)
+
+
+def count_bad_token(request: HttpRequest, error: Exception) -> Exception:
+    """
+    Count a request with a token that is not valid, and return what it is rejected with.
+
+    DRF authenticates before it throttles, so such a request would not be counted. The credentials
+    of a body are verified after it was.
+    """
+    if hasattr(request, "rate_limit"):
+        return error
+    usage = count(request, "auth")
+    return exceptions.Throttled(wait=usage["reset"]) if usage["should_limit"] else error
 
 
 def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:

@@ -99,6 +99,8 @@ class PasswordForm(AdminPasswordChangeForm):
             return
         self.user = user
         self.validate_password_for_user(user, "new_password2")
+        if self.errors:  # The current password was right, and that is always recorded.
+            Event.objects.record_refusal(user, "new password rejected")
 
     def save(self, commit: bool = True) -> Any:
         """Set the new password; raise StaleLoginError if the account has changed since."""

@@ -39,6 +39,10 @@ class NewUserForm(AdminUserCreationForm):
         fields = ("username", "email", "names")
         field_classes = {}  # Django's UsernameField would turn another username into a valid one.
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields.pop("usable_password", None)  # Every account has a password.
+
 
 class UserForm(UserChangeForm):
     class Meta(UserChangeForm.Meta):
