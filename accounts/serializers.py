@@ -212,7 +212,7 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
             validate_new_password(password, user)
         except serializers.ValidationError:
             # The current password was right, and that is always recorded.
-            Event.objects.record_refusal(user, "new password rejected")
+            Event.objects.record_rejection(user, "new password rejected")
             raise
 
 
@@ -237,11 +237,11 @@ class TokenPairSerializer(serializers.Serializer[Session]):
     refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")
 
 
-class LoginAnswerSerializer(TokenPairSerializer):
+class LoginResponseSerializer(TokenPairSerializer):
     user = UserSerializer()
 
 
-class RevokedSerializer(serializers.Serializer[Session]):
+class RevokedSessionsSerializer(serializers.Serializer[Session]):
     revoked = serializers.IntegerField(help_text="How many sessions were ended.")
 
 
