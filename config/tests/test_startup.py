@@ -107,7 +107,7 @@ def clone(tmp_path: Path) -> Path:
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-        elif (ROOT / name).exists():
+        else:
             shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
