@@ -8,7 +8,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM python:3.13-slim
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
-# psql, for `manage.py dbshell`; as new as the distribution has it, for its mended faults.
+# psql, for `manage.py dbshell`; not pinned, to get the distribution's security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends postgresql-client \
@@ -16,9 +16,9 @@ RUN apt-get update \
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels --requirement /wheels/requirements.txt \
     && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin latchkey
-# Only what .dockerignore names: a file of secrets that someone adds stays outside.
+# .dockerignore is an allow-list, so that no file with secrets is copied by accident.
 COPY . .
-# The root may be read-only; what a start would write is written here. /tmp has to be writable.
+# The root may be read-only, so compiled and static files are written now. /tmp has to be writable.
 RUN python -m compileall -q . && python manage.py collectstatic --noinput --verbosity 0
 ARG VERSION="" REVISION=""
 ENV LATCHKEY_VERSION=$VERSION LATCHKEY_REVISION=$REVISION

@@ -1,4 +1,4 @@
-# `make run` and `make test` do all the set-up they need; `make help` lists the rest.
+# `make run` and `make test` set up what they need; `make help` lists all targets.
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,16 +21,16 @@ test: $(VENV)/installed ## Set up what is missing, then run the suite
 	@$(VENV)/bin/coverage combine --quiet
 	@$(VENV)/bin/coverage report $(if $(and $(shell command -v redis-server),$(shell command -v chromium),$(shell command -v node),$(filter 0,$(shell id -u))),,--fail-under=0)
 
-faults: $(VENV)/installed ## Break what the service depends on, and measure what it does then
+faults: $(VENV)/installed ## Break PostgreSQL, Redis, workers and clocks under load, and record the results
 	@$(VENV)/bin/python -m pytest tests/faults -m "" --table docs/reliability.md $(ARGS)
 
-bench: $(VENV)/installed ## Measure this project beside a stock one, in ten minutes (ARGS=--quick: in one)
+bench: $(VENV)/installed ## Compare the cost of requests with a stock project (ARGS=--quick: a short run)
 	@$(VENV)/bin/python -m bench $(or $(ARGS),--json docs/performance.json --plot docs/performance.svg)
 
-scale: $(VENV)/installed ## Measure what grows from 1,000 rows to 1,000,000, in a quarter of an hour
+scale: $(VENV)/installed ## Compare the cost of requests with 1,000 and 1,000,000 rows
 	@$(VENV)/bin/python -m bench.scale $(or $(ARGS),--json docs/scale.json)
 
-matrix: $(VENV)/installed ## Run the suite on Python 3.11 and 3.13, Django 5.2 and 6.1 (what is installed)
+matrix: $(VENV)/installed ## Run the suite on Python 3.11 and 3.13, Django 5.2 and 6.1 (those that are installed)
 	@$(VENV)/bin/nox $(ARGS)
 
 $(VENV)/installed: requirements-dev.txt
@@ -43,10 +43,10 @@ $(VENV)/installed: requirements-dev.txt
 		|| { echo "pip could not install; is there a network? Then run this again."; exit 1; }
 	@touch $@
 
-secrets: $(VENV)/installed ## Print three good secrets, as lines for .env
+secrets: $(VENV)/installed ## Print three random secrets, as lines for .env
 	@$(MANAGE) generatesecrets
 
-check: $(VENV)/installed ## Lint, check types, layers and what is deployed, as CI does
+check: $(VENV)/installed ## Lint, check types, layers and deployment files, as CI does
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy .
@@ -63,6 +63,6 @@ lock: ## Compile requirements*.txt from their .in files (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
 		--custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
 
-clean: ## Remove what the other targets made, the development database too
+clean: ## Remove what the other targets created, the development database included
 	@[ ! -L .data/postgres ] || rm -rf "$$(readlink .data/postgres)" "$$(readlink .data/postgres).lock"
 	rm -rf $(VENV) .data .nox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache staticfiles

@@ -9,13 +9,19 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts import schema  # noqa: F401 - drf-spectacular finds what is imported
-        from accounts.models import Event
         from api import throttling
 
-        throttling.on_limit_reached.append(Event.objects.record_limit)
+        throttling.on_limit_reached.add(record_limit)
 
     def metrics(self) -> Iterable[Metric]:
         """Return what Prometheus reads about accounts; `ops.metrics` calls this."""
         from accounts import metrics
 
         return metrics.collect()
+
+
+def record_limit(name: str) -> None:
+    """Record a rate limit that a client exceeded."""
+    from accounts.models import Event
+
+    Event.objects.record_limit(name)

@@ -17,7 +17,7 @@ from rest_framework.exceptions import Throttled
 from accounts.counting import count, network_of
 from accounts.models import Event, Session, User
 from accounts.models.events import UNKNOWN_IDENTITY, WRONG_PASSWORD
-from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, refuse_when_full
+from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, reject_when_full
 
 LOGINS = Counter(
     "latchkey_logins", "Passwords that were presented, in the API and the admin.", ["outcome"]
@@ -95,8 +95,8 @@ class IdentityBackend(ModelBackend):
 
         With `staff_only` the right password of anybody else is recorded, and counts as a failure.
 
-        One password is hashed whether or not there is such a user, so that nobody learns from the
-        time it takes. Raises LoginFailuresExceededError and HashingBusyError.
+        One password is hashed whether or not the user exists, so that the time does not tell which.
+        Raises LoginFailuresExceededError and HashingBusyError.
 
         The attempt stays counted until the caller grants access (`User.clear_failures`).
         """
@@ -118,7 +118,7 @@ class IdentityBackend(ModelBackend):
     ) -> User | None:
         if not username or not password or len(password) > MAXIMUM_LENGTH:
             return None
-        refuse_when_full()
+        reject_when_full()
         identity, user = User.objects.identify(username)
         address = request.META.get("REMOTE_ADDR", "0.0.0.0") if request else "0.0.0.0"  # noqa: S104
         failures = LoginFailures(user, identity, address)
@@ -131,10 +131,10 @@ class IdentityBackend(ModelBackend):
         if user is None or not is_right or not self.user_can_authenticate(user):
             reason = "inactive" if is_right else WRONG_PASSWORD
             reason = reason if user else UNKNOWN_IDENTITY
-            Event.objects.record_refusal(user, reason, account=failures.account)
+            Event.objects.record_rejection(user, reason, account=failures.account)
             return None
         if staff_only and not user.is_staff:
-            Event.objects.record_refusal(user, "not staff")
+            Event.objects.record_rejection(user, "not staff")
             return None
         user.failures = failures
         return user

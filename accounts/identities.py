@@ -37,7 +37,7 @@ def canonical_email(text: str) -> str:
     Raises ValidationError.
     """
     check_raw_length(text, LONGEST_EMAIL)
-    local, _, domain = text.strip().rpartition("@")
+    local, _, domain = text.strip(" \t\r\n").rpartition("@")
     try:
         address = f"{local}@{ascii_domain(domain)}" if LOCAL_PART.fullmatch(local) else ""
     except UnicodeError:

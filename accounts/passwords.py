@@ -102,7 +102,7 @@ class ImportedBCryptPasswordHasher(BoundedHasher, CuttingBCryptPasswordHasher):
     """Verifies the hashes of an import; the next login replaces them by one of all bytes."""
 
 
-def refuse_when_full() -> None:
+def reject_when_full() -> None:
     """Raise HashingBusyError where not even a turn to wait is free, before work is spent on it."""
     turns, _ = hashing_places()
     if not turns.acquire(blocking=False):

@@ -111,9 +111,13 @@ class ProfileSerializer(UserSerializer):
 
     PUBLIC = frozenset({"id", "username", "names"})
 
-    def build_fields(self) -> dict[str, Any]:
-        """Describe what others do not see as optional."""
-        fields = super().build_fields()
+    def get_fields(self) -> dict[str, Any]:
+        """
+        Describe the fields that others do not see as optional.
+
+        On each copy: DRF copies a field from the arguments that it was built with.
+        """
+        fields = super().get_fields()
         for name in fields.keys() - self.PUBLIC:
             fields[name].read_only = fields[name].required = False
         return fields
@@ -209,7 +213,7 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
             validate_new_password(password, user)
         except serializers.ValidationError:
             # The current password was right, and that is always recorded.
-            Event.objects.record_refusal(user, "new password rejected")
+            Event.objects.record_rejection(user, "new password rejected")
             raise
 
 
@@ -248,7 +252,7 @@ class TokenPairSerializer(serializers.Serializer[Session]):
     refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")
 
 
-class LoginAnswerSerializer(TokenPairSerializer):
+class LoginResponseSerializer(TokenPairSerializer):
     user = UserSerializer()
 
 
@@ -263,7 +267,7 @@ class SecuritySerializer(serializers.Serializer[User]):
     tokens = serializers.IntegerField(default=0)
 
 
-class RevokedSerializer(serializers.Serializer[Session]):
+class RevokedSessionsSerializer(serializers.Serializer[Session]):
     revoked = serializers.IntegerField(help_text="How many sessions were ended.")
 
 

@@ -36,14 +36,14 @@ from accounts.models import (
 from accounts.permissions import IsAuthenticatedOrNamesIdentity, IsFresh, IsSelfOrReadOnly
 from accounts.serializers import (
     EventSerializer,
-    LoginAnswerSerializer,
+    LoginResponseSerializer,
     LoginSerializer,
     PasswordChangeSerializer,
     ProfileSerializer,
     ReauthenticationSerializer,
     RefreshSerializer,
     RegistrationSerializer,
-    RevokedSerializer,
+    RevokedSessionsSerializer,
     SecuritySerializer,
     SessionSerializer,
     TokenPairSerializer,
@@ -92,7 +92,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         return tokens.read(tokens.RefreshToken, text)
 
     @extend_schema(
-        operation_id="auth_login", request=LoginSerializer, responses=LoginAnswerSerializer
+        operation_id="auth_login", request=LoginSerializer, responses=LoginResponseSerializer
     )
     @action(["POST"], False, authentication_classes=[], permission_classes=[AllowAny])
     def login(self, request: Request) -> Response:
@@ -161,7 +161,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         own_sessions(request).filter(pk=request.auth.pk).end(Session.Reason.LOGOUT)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
-    @extend_schema(operation_id="auth_logout_all", request=None, responses=RevokedSerializer)
+    @extend_schema(
+        operation_id="auth_logout_all", request=None, responses=RevokedSessionsSerializer
+    )
     @action(["POST"], False, url_path="logout-all")
     def logout_all(self, request: Request) -> Response:
         """End every session of the user, this one and those of the console too."""

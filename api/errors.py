@@ -28,7 +28,7 @@ from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions
 
-from api.throttling import rate_limit_headers
+from api.throttling import count, rate_limit_headers
 
 logger = logging.getLogger(__name__)
 Render = Callable[[Mapping[str, Any]], HttpResponse]
@@ -66,6 +66,16 @@ CODES = {
     500: "server_error",
     503: "service_unavailable",
 }
+# The codes of DRF for which the contract has others.
+DRF_CODES = frozenset({"authentication_failed", "error", "invalid", "not_acceptable", "throttled"})
+# DRF writes the texts of these itself, from what a client sent.
+DRF_TEXTS = (
+    exceptions.MethodNotAllowed,
+    exceptions.NotAcceptable,
+    exceptions.ParseError,
+    exceptions.Throttled,
+    exceptions.UnsupportedMediaType,
+)
 MAXIMUM_ERRORS = 20  # entries of `errors`
 # The names of RFC 9110. Python before 3.13 has the names of earlier RFCs.
 TITLES = {
@@ -97,7 +107,24 @@ class ErrorPage(HttpResponse):
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
     """Return the response to an exception of a DRF view, or None if the exception is unexpected."""
-    return problem_for(context["request"]._request, error)
+    request = context["request"]._request
+    scope = getattr(context["view"], "throttle_scope", None)
+    if scope and isinstance(error, exceptions.AuthenticationFailed):
+        error = count_bad_token(request, error)
+    return problem_for(request, error)
+
+
+def count_bad_token(request: HttpRequest, error: Exception) -> Exception:
+    """
+    Count a request with a token that is not valid, and return what it is rejected with.
+
+    DRF authenticates before it throttles, so such a request would not be counted. The credentials
+    of a body are verified after it was.
+    """
+    if hasattr(request, "rate_limit"):
+        return error
+    usage = count(request, "auth")
+    return exceptions.Throttled(wait=usage["reset"]) if usage["should_limit"] else error
 
 
 def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
@@ -105,21 +132,32 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
     if isinstance(error, exceptions.ValidationError):
         return validation_problem(request, error)
     if isinstance(error, exceptions.APIException):
-        # DRF changes the status of an instance from 401 to 403 if the view has no authenticator, as
-        # in login and refresh. The class keeps the status.
-        status = type(error).status_code
-        code = error.get_codes()
-        code = code if isinstance(code, str) and code in DETAILS else CODES[status]
-        wait = getattr(error, "wait", None)
-        limit = getattr(error, "limit", None)
-        headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
-        members = getattr(error, "members", {})
-        return problem(request, status, code=code, retry_after=wait, headers=headers, **members)
+        return api_problem(request, error)
     if isinstance(error, DATABASE_ERRORS):
         logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
         return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
     known = status_of(request, error)
     return problem(request, known) if known else None
+
+
+def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpResponse:
+    """Return an API exception's status, with the code and the detail that an app gave it."""
+    # DRF changes the status of an instance from 401 to 403 if the view has no authenticator, as in
+    # login and refresh. The class keeps the status.
+    status = 401 if type(error).status_code == 401 else error.status_code
+    code = error.get_codes()
+    if not isinstance(code, str) or code in DRF_CODES:
+        code = code_of(status)
+    is_default = str(error.detail) == str(type(error).default_detail)
+    is_own = isinstance(error.detail, str) and not isinstance(error, DRF_TEXTS)
+    detail = str(error.detail) if is_own and not (is_default and code in DETAILS) else ""
+    wait = getattr(error, "wait", None)
+    limit = getattr(error, "limit", None)
+    headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
+    members = getattr(error, "members", {})
+    return problem(
+        request, status, code=code, detail=detail, retry_after=wait, headers=headers, **members
+    )
 
 
 def status_of(request: HttpRequest, error: Exception) -> int | None:
@@ -135,7 +173,7 @@ def status_of(request: HttpRequest, error: Exception) -> int | None:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Return the response to a form whose CSRF token is missing or expired."""
-    return problem(request, 403, detail="The form has expired. Reload the page.")
+    return problem(request, 403, detail="This form has expired. Reload the page.")
 
 
 def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -147,18 +185,25 @@ def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
 
 
 def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Replace an error response that is no problem document, such as Django's; keep its headers."""
+    """
+    Replace an error response that is no problem document, such as Django's; keep its headers.
+
+    The `code` and the `detail` of a DRF response's own body are kept.
+    """
     if response.status_code < 400 or is_problem(response):
         return response
     replaced = {"content-type", "content-length"}
     kept = {h: v for h, v in response.items() if h.lower() not in replaced}
-    return problem(request, response.status_code, headers=kept)
+    data = getattr(response, "data", None)
+    own = {name: data.get(name) for name in ("code", "detail")} if isinstance(data, Mapping) else {}
+    texts: Any = {name: text for name, text in own.items() if isinstance(text, str)}
+    return problem(request, response.status_code, headers=kept, **texts)
 
 
 def validation_problem(request: HttpRequest, error: exceptions.ValidationError) -> HttpResponse:
     errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
-    detail = "1 field is invalid." if fields == 1 else f"{fields} fields are invalid."
+    detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
     return problem(request, 400, code="validation_error", detail=detail, errors=errors)
 
 
@@ -186,9 +231,9 @@ def problem(
     **members: Any,
 ) -> HttpResponse:
     """Build an error response: a problem document, or the page of `request.render_problem`."""
-    code = code or CODES.get(status, "server_error" if status >= 500 else "parse_error")
-    title = TITLES.get(status) or http.HTTPStatus(status).phrase
-    detail = detail or DETAILS[code]
+    code = code or code_of(status)
+    title = title_of(status)
+    detail = detail or DETAILS.get(code, f"{title}.")
     request_id = getattr(request, "id", "")
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     body |= {"code": code, **members, "request_id": request_id}
@@ -201,6 +246,21 @@ def problem(
     if retry_after is not None:
         response.headers["Retry-After"] = str(max(1, int(retry_after)))
     return response
+
+
+def title_of(status: int) -> str:
+    """Return the name of a status, of its class if it has none."""
+    if status in TITLES:
+        return TITLES[status]
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Client Error" if status < 500 else "Server Error"
+
+
+def code_of(status: int) -> str:
+    """Return the code of a status that no exception and no view gave one."""
+    return CODES.get(status) or title_of(status).lower().replace(" ", "_").replace("-", "_")
 
 
 def render_document(body: Mapping[str, Any]) -> HttpResponse:

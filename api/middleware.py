@@ -35,6 +35,9 @@ ADDRESS_AND_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:[0-9]{1,5})?|(?P<ipv4>[^:]
 DRAINED_BYTES = 16 * 1024 * 1024
 # Decoding 1 MiB of percent signs takes 0.25 s. The longest text of a form fits into this limit.
 LONGEST_FORM = 192 * 1024
+FORMS = {"application/x-www-form-urlencoded", "multipart/form-data"}
+# Parsing the parameters of a part's header is quadratic.
+MAXIMUM_PARAMETERS = 1_000
 
 
 class ClientAddressMiddleware:
@@ -191,12 +194,19 @@ def validate_request(request: HttpRequest) -> None:
     except RequestDataTooBig:
         drain(request)
         raise
-    if len(body) > LONGEST_FORM and request.content_type == "application/x-www-form-urlencoded":
-        raise RequestDataTooBig
+    if not is_api(request.path_info) and request.content_type in FORMS:
+        reject_costly_form(request.content_type, body)
     if not is_health(request.path_info):
         request.get_host()
     if is_api(request.path_info) or errors.has_pages(request):
         reject_unstorable(request.META.get("QUERY_STRING", ""))
+
+
+def reject_costly_form(content_type: str | None, body: bytes) -> None:
+    """Raise RequestDataTooBig for a form that would take too long to decode."""
+    has_many = content_type == "multipart/form-data" and body.count(b";") > MAXIMUM_PARAMETERS
+    if len(body) > LONGEST_FORM or has_many:
+        raise RequestDataTooBig
 
 
 def drain(stream: Any) -> None:

@@ -28,6 +28,9 @@ INVISIBLE_CHARACTERS = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
 )
+# What is trimmed, once it is in NFKC. `strip` alone also removes control characters, which are
+# rejected instead.
+BLANKS = " \t\r\n\u1680"
 
 
 def check_raw_length(text: str, max_length: int) -> None:
@@ -57,7 +60,7 @@ def is_combining_mark(character: str) -> bool:
 def normalize_line(text: str, max_length: int) -> str:
     """Return a single line of text, trimmed and in NFKC; raise ValidationError if it is unsafe."""
     check_text(text, max_length)
-    line = unicodedata.normalize("NFKC", text).strip()
+    line = unicodedata.normalize("NFKC", text).strip(BLANKS)
     if UNSAFE_CHARACTERS.search(line):
         message = "Control characters and bidirectional overrides are not allowed."
         raise ValidationError(message, code="invalid")
@@ -84,7 +87,7 @@ class LineField(models.CharField):  # type: ignore[type-arg]  # not generic at r
         # A longer text does not fit the column in any form.
         if text is None or len(text) > RAW_LENGTH_FACTOR * (self.max_length or 0):
             return text
-        return unicodedata.normalize("NFKC", text).strip()
+        return unicodedata.normalize("NFKC", text).strip(BLANKS)
 
     def pre_save(self, model_instance: models.Model, add: bool) -> Any:
         value = super().pre_save(model_instance, add)

@@ -16,7 +16,6 @@ from django_ratelimit.core import get_usage
 from rest_framework.exceptions import APIException, UnsupportedMediaType
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
-from rest_framework.utils.mediatypes import media_type_matches
 
 if TYPE_CHECKING:  # DRF's views import this module while they are being imported.
     from rest_framework.views import APIView
@@ -24,7 +23,7 @@ if TYPE_CHECKING:  # DRF's views import this module while they are being importe
 RATES = {"auth": "AUTH_RATE_LIMIT", "auth-read": "AUTH_READ_LIMIT"}
 # Callbacks for a client that exceeds a limit, called with the name of the limit once per window.
 # An app registers its own in `AppConfig.ready()`.
-on_limit_reached: list[Callable[[str], None]] = []
+on_limit_reached: set[Callable[[str], None]] = set()
 
 
 class RouteThrottle(BaseThrottle):
@@ -57,11 +56,9 @@ def reject_cross_site_body(request: Request) -> None:
     counted, a page could exhaust the limit of its visitors' address. Such requests cannot have an
     access token, so a request with one may lack a body.
     """
-    is_readable = any(
-        media_type_matches(parser.media_type, request.content_type)
-        for parser in request.parsers or []
-    )
-    if not is_readable and (request.auth is None or request._request.body):
+    negotiator: Any = request.negotiator
+    parser = negotiator.select_parser(request, request.parsers)
+    if parser is None and (request.auth is None or request._request.body):
         raise UnsupportedMediaType(request.content_type)
     if request.auth is None:
         request.data  # noqa: B018 - raises UnsupportedMediaType for other character sets

@@ -216,7 +216,7 @@ class BoundedAdmin(admin.ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Search with the querysets' `search_conditions` if they exist, as the API does."""
+        """Search with the queryset's `search_conditions` if it has them, as the API does."""
         if len(search_term.split()) > MAXIMUM_WORDS:
             raise BadRequest
         if not hasattr(queryset, "search_conditions"):

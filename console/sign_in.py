@@ -51,7 +51,7 @@ class SignInForm(AdminAuthenticationForm):
     def confirm_login_allowed(self, user: Any) -> None:
         super().confirm_login_allowed(user)
         if user.must_change_password:
-            Event.objects.record_refusal(user, "password change required")
+            Event.objects.record_rejection(user, "password change required")
             text = format_html(MUST_CHANGE, reverse("admin:password_change"))
             raise ValidationError(text, code="password_change_required")
 
@@ -99,6 +99,8 @@ class PasswordForm(AdminPasswordChangeForm):
             return
         self.user = user
         self.validate_password_for_user(user, "new_password2")
+        if self.errors:  # The current password was right, and that is always recorded.
+            Event.objects.record_rejection(user, "new password rejected")
 
     def save(self, commit: bool = True) -> Any:
         """Set the new password; raise StaleLoginError if the account has changed since."""

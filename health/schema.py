@@ -17,6 +17,7 @@ def add_routes(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         "status": OK,
         "service": {"type": "string"},
         "version": {"type": "string"},
+        "revision": {"type": "string"},
         "timestamp": {"type": "string", "format": "date-time"},
     }
     ready = {"status": OK, "checks": checks}

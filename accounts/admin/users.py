@@ -39,6 +39,10 @@ class NewUserForm(AdminUserCreationForm):
         fields = ("username", "email", "names")
         field_classes = {}  # Django's UsernameField would turn another username into a valid one.
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields.pop("usable_password", None)  # Every account has a password.
+
 
 class UserForm(UserChangeForm):
     class Meta(UserChangeForm.Meta):
@@ -116,10 +120,10 @@ class UserAdmin(DjangoUserAdmin):
     # Ranks: staff and what they may do are for superusers only.
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_change_permission(request, obj) and may_touch(request, obj)
+        return super().has_change_permission(request, obj) and can_manage(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and may_touch(request, obj)
+        return super().has_delete_permission(request, obj) and can_manage(request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         ranks = [] if request.user.is_superuser else list(RANKS)
@@ -140,7 +144,7 @@ class UserAdmin(DjangoUserAdmin):
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Let a user be deleted with the sessions, which nobody may delete by themselves."""
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
-        if not all(may_touch(request, user) for user in objs):
+        if not all(can_manage(request, user) for user in objs):
             lacking = {*lacking, "staff"}
         return to_delete, counts, lacking - {Session._meta.verbose_name}, protected
 
@@ -252,7 +256,7 @@ def set_state(request: HttpRequest, pk: int, state: dict[str, bool]) -> str:
         user = User.objects.select_for_update(no_key=True).filter(pk=pk).first()
         if user is None:
             return "deleted"
-        if not may_touch(request, user):
+        if not can_manage(request, user):
             return "staff"
         for name, value in state.items():
             setattr(user, name, value)
@@ -260,6 +264,6 @@ def set_state(request: HttpRequest, pk: int, state: dict[str, bool]) -> str:
         return "changed"
 
 
-def may_touch(request: HttpRequest, user: User | None) -> bool:
+def can_manage(request: HttpRequest, user: User | None) -> bool:
     """Tell whether staff may change this user: only superusers change staff."""
     return request.user.is_superuser or user is None or not (user.is_staff or user.is_superuser)

@@ -2,7 +2,7 @@
 Events: what happened that concerns security. A row is written once and never changed.
 
 Who did it, from where and in which request is known to `origin`, which a middleware sets; so the
-methods that change a state record it themselves, whoever calls them.
+methods that change a state record it themselves, for every caller.
 """
 
 import logging
@@ -68,12 +68,12 @@ class EventQuerySet(models.QuerySet["Event"]):
             session_id=session.pk if session else None,
             detail=detail,
             is_new_device=is_new_device,
-            **circumstances(),
+            **event_context(),
         )
-        announce(event.kind, event.user_id, event.session_id, detail=detail, actor=event.actor)
+        emit(event.kind, event.user_id, event.session_id, detail=detail, actor=event.actor)
         return event
 
-    def record_refusal(self, user: "User | None", detail: str, *, account: str = "") -> None:
+    def record_rejection(self, user: "User | None", detail: str, *, account: str = "") -> None:
         """
         Record a rejected sign-in: each one with the right password, and so many guesses an hour.
 
@@ -82,8 +82,8 @@ class EventQuerySet(models.QuerySet["Event"]):
         either kind in the count of guesses.
         """
         account = account or f"user:{user.pk if user else None}"
-        account_within = is_within(f"guesses:{account}", GUESSES_OF_AN_ACCOUNT)
-        network_within = is_within(f"unknown:{network()}", UNKNOWN_IDENTITIES_OF_A_NETWORK)
+        account_within = consume_quota(f"guesses:{account}", GUESSES_OF_AN_ACCOUNT)
+        network_within = consume_quota(f"unknown:{network()}", UNKNOWN_IDENTITIES_OF_A_NETWORK)
         if detail == WRONG_PASSWORD and not account_within:
             return
         if detail == UNKNOWN_IDENTITY and not (account_within and network_within):
@@ -92,7 +92,7 @@ class EventQuerySet(models.QuerySet["Event"]):
 
     def record_limit(self, name: str) -> None:
         """Record that a network reached a limit of requests."""
-        if is_within(f"limits:{network()}", LIMITS_OF_A_NETWORK):
+        if consume_quota(f"limits:{network()}", LIMITS_OF_A_NETWORK):
             self.record_limit_reached(None, name)
 
     def record_limit_reached(self, user: "User | None", name: str) -> None:
@@ -104,15 +104,15 @@ class EventQuerySet(models.QuerySet["Event"]):
 
     def record_change(self, user: "User", names: Iterable[str]) -> None:
         """Record which fields of an account were changed, so often an hour for each actor."""
-        source = (str(user.pk), str(circumstances()["actor_id"]), *names)
-        if is_within(f"changes:{':'.join(source)}", CHANGES_OF_AN_ACCOUNT):
+        source = (str(user.pk), str(event_context()["actor_id"]), *names)
+        if consume_quota(f"changes:{':'.join(source)}", CHANGES_OF_AN_ACCOUNT):
             self.record(Event.Kind.CHANGED, user, detail=", ".join(names)[:100])
 
     def older(self, age: timedelta) -> "EventQuerySet":
         return self.filter(created_at__lt=Now() - age)
 
 
-def announce(kind: str, user_id: int | None, session_id: UUID | None, **more: Any) -> None:
+def emit(kind: str, user_id: int | None, session_id: UUID | None, **more: Any) -> None:
     """Write an event's line and count it, once it stands."""
     fields = {"event": str(kind), "user_id": user_id, "session_id": session_id, **more}
 
@@ -123,7 +123,7 @@ def announce(kind: str, user_id: int | None, session_id: UUID | None, **more: An
     transaction.on_commit(write)
 
 
-def circumstances() -> dict[str, Any]:
+def event_context() -> dict[str, Any]:
     """Return who did it, as far as anyone has signed in, and from where."""
     here = origin.get()
     if here is None:
@@ -145,7 +145,7 @@ def network() -> str:
     return str(network_of(here.address)) if here else ""
 
 
-def is_within(name: str, quota: int) -> bool:
+def consume_quota(name: str, quota: int) -> bool:
     """Count one more in this hour and tell whether it is within the quota."""
     return count(f"events:{name}", HOUR) <= quota
 

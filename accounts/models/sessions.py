@@ -23,7 +23,7 @@ from prometheus_client import Counter
 
 from accounts import tokens
 from accounts.models.batches import BATCH, chunks
-from accounts.models.events import Event, announce, circumstances
+from accounts.models.events import Event, emit, event_context
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -62,7 +62,7 @@ def granting_access(user: "User") -> Iterator[None]:
     except Exception as error:
         reason = error.reason if isinstance(error, RejectedError) else "not completed"
         with suppress(DatabaseError):
-            Event.objects.record_refusal(user, reason)
+            Event.objects.record_rejection(user, reason)
         raise
     user.clear_failures()
 
@@ -91,7 +91,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return sum(self.model.objects.filter(pk__in=batch).end_batch(reason) for batch in keys)
 
     def end_batch(self, reason: str) -> int:
-        here = circumstances()
+        here = event_context()
         kind = ENDINGS.get(reason, Event.Kind.SESSION_ENDED)
         which, parameters = self.values("pk").query.sql_with_params()
         with connection.cursor() as cursor:
@@ -106,7 +106,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
             )
             ended = cursor.fetchall()
         for user_id, session_id in ended:
-            announce(kind, user_id, session_id, detail=reason, actor=here["actor"])
+            emit(kind, user_id, session_id, detail=reason, actor=here["actor"])
         return len(ended)
 
     def end_least_recently_used(self, *, keep: int) -> None:
@@ -186,7 +186,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         Return the active session of an access token, with its active user, in one query.
 
         It comes with every request, and is SQL because the ORM takes longer to write it than
-        PostgreSQL to answer. Of the session it reads the identifier; the rest is read when asked.
+        PostgreSQL to run. Of the session it reads the identifier; other columns are read on access.
         """
         user_model = get_user_model()
         with connection.cursor() as cursor:
@@ -207,8 +207,8 @@ class SessionQuerySet(models.QuerySet["Session"]):
 
         One conditional UPDATE: of several at once PostgreSQL lets one through and shows the others
         the row that it left. A token that was spent before ends its session, unless it was spent
-        last and within the grace. That write stands outside any transaction, so that the refusal
-        which follows can't undo it. Raises SessionError.
+        last and within the grace. That write is outside any transaction, so that the 401
+        that follows cannot roll it back. Raises SessionError.
         """
         parameters: Any = {
             "id": claims.session_id,
@@ -229,11 +229,11 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return session
 
     def replay(self, claims: tokens.Claims) -> "Session":
-        """Answer a token that is not the live one: within the grace, or by ending its session."""
+        """Return the session of a token spent within the grace, or end the session of a replay."""
         active = self.active().filter(
             pk=claims.session_id,
             user_id=claims.user_id,
-            # A maximum that was lowered since makes older sessions refuse, not look stolen.
+            # With a lowered SESSION_MAX_AGE an older session has expired; this is no replay.
             created_at__gt=Now() - settings.SESSION_MAX_AGE,
         )
         grace = active.annotate(now=Now()).filter(  # type: ignore[no-redef]

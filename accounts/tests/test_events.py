@@ -168,10 +168,10 @@ class TestSignIn:
     def test_a_cache_that_loses_a_key_hides_nothing(
         self, client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        Event.objects.record_refusal(user, "wrong password")
+        Event.objects.record_rejection(user, "wrong password")
         lose_keys(monkeypatch)
 
-        Event.objects.record_refusal(user, "wrong password")
+        Event.objects.record_rejection(user, "wrong password")
 
         assert recorded(user, kind="refused") == ["refused"] * 2
 

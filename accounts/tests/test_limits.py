@@ -22,6 +22,8 @@ from rest_framework.test import APIClient
 from accounts.models import Session, User
 from conftest import API, PASSWORD, SignIn
 
+JSON = "application/json"
+
 
 def login(client: APIClient, identity: str = "alice", password: Any = None, **extra: Any) -> Any:
     body = {"identity": identity, "password": password or "wrong"}
@@ -162,12 +164,11 @@ class TestAddress:
 
         assert login(client, password=PASSWORD).status_code == 200
 
-    def test_a_refusal_for_want_of_a_token_uses_nothing_up(
+    def test_a_request_without_a_token_is_not_counted(
         self, client: APIClient, user: User, sign_in: SignIn
     ) -> None:
         for _ in range(6):
-            assert client.get(f"{API}/auth/sessions").status_code == 401
-            response = client.get(f"{API}/auth/sessions", HTTP_AUTHORIZATION="Bearer x")
+            response = client.get(f"{API}/auth/sessions")
             assert response.status_code == 401
             assert "RateLimit" not in response.headers
 
@@ -206,6 +207,37 @@ class TestAddress:
 
         response = client.post(f"{API}{path}", {"identity": "alice"})
         assert response.headers["RateLimit"].startswith('"auth";r=4;')
+
+    @pytest.mark.parametrize("content_type", ["*/*", "application/*"])
+    def test_a_wildcard_is_no_type_of_a_body(
+        self, client: APIClient, db: None, content_type: str
+    ) -> None:
+        response = client.generic("POST", f"{API}/auth/login", "{}", content_type)
+
+        assert response.status_code == 415
+        assert "RateLimit" not in response.headers
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("DELETE", "/users/1"),
+            ("PATCH", "/users/1"),
+            ("POST", "/users"),
+            ("POST", "/auth/logout"),
+            ("GET", "/auth/sessions"),
+            ("GET", "/auth/events"),
+        ],
+    )
+    def test_a_token_that_is_not_valid_is_counted(
+        self, client: APIClient, db: None, method: str, path: str
+    ) -> None:
+        client.credentials(HTTP_AUTHORIZATION="Bearer a.b.c")
+
+        responses = [client.generic(method, API + path, "{}", JSON) for _ in range(6)]
+
+        assert [response.status_code for response in responses] == [401] * 5 + [429]
+        assert responses[0].json()["code"] == "token_not_valid"
+        assert_is_limited(responses[-1], "auth", 5, 60)
 
     @pytest.mark.parametrize("path", ["/auth/login", "/auth/refresh", "/users"])
     def test_nor_is_no_body_at_all(self, client: APIClient, db: None, path: str) -> None:

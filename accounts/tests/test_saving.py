@@ -163,7 +163,7 @@ def test_a_password_for_one_sign_in_keeps_the_demanded_change(user: User) -> Non
     assert read(user).must_change_password
 
 
-@pytest.mark.parametrize("password", [make_password(NEW), "!"])
+@pytest.mark.parametrize("password", [make_password(NEW), "!"], ids=["usable", "unusable"])
 def test_a_hash_set_by_hand_ends_the_sessions(user: User, sign_in: SignIn, password: str) -> None:
     device = sign_in(user)
     user.password = password

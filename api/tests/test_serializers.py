@@ -1,4 +1,4 @@
-"""Serializers whose fields are built once represent what DRF's represent."""
+"""Serializers with cached fields have the same output as DRF's."""
 
 import uuid
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ ROW = SimpleNamespace(
 
 
 class Fields:
-    """Every way to declare a field, for DRF's serializer and for this one."""
+    """All types of fields, for DRF's serializer and for this one."""
 
     id = drf.IntegerField()
     big = drf.BigIntegerField()

@@ -110,3 +110,14 @@ def test_migrations_hold_the_fields_of_django(field: Any, base: str) -> None:
     _, path, args, options = field(max_length=20).deconstruct()
 
     assert (path, args, options) == (f"django.db.models.{base}", [], {"max_length": 20})
+
+
+@pytest.mark.parametrize("character", "\x1c\x1f\x85\u2028")
+def test_a_control_character_at_the_end_is_not_trimmed(character: str) -> None:
+    with pytest.raises(ValidationError):
+        normalize_line(f"Lamp{character}", 200)
+
+
+@pytest.mark.parametrize("blank", " \t\r\n\u00a0\u1680\u2003\u3000")
+def test_blanks_at_the_ends_are_trimmed(blank: str) -> None:
+    assert normalize_line(f"{blank}Lamp{blank}", 200) == "Lamp"

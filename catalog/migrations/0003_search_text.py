@@ -8,7 +8,10 @@ FUNCTIONS = r"""
 CREATE FUNCTION catalog_fold(text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     -- Full case folding (ss for ß, σ for ς) denormalises a few letters, so they are normalised again.
-    RETURN normalize(casefold(normalize($1, NFKC) COLLATE pg_catalog.pg_unicode_fast), NFKC);
+    -- One character may become 18. The cut keeps a row, and so a search, at a bounded size.
+    RETURN left(
+        normalize(casefold(normalize($1, NFKC) COLLATE pg_catalog.pg_unicode_fast), NFKC), 12000
+    );
 
 -- The trigrams of pg_trgm are limited to ASCII letters if the database has LC_CTYPE C.
 CREATE FUNCTION catalog_trigrams(text) RETURNS text[]

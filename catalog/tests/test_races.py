@@ -1,4 +1,4 @@
-"""Products and their owners that change at the same moment, with real threads and commits."""
+"""Concurrent changes of products and their owners, with threads and commits."""
 
 from collections.abc import Callable
 from typing import Any

@@ -361,3 +361,13 @@ class TestConsole:
             assert rows_read() - before <= MOST_ROWS, search
         page = browser.get("/admin/catalog/product/", {"q": " "}).content.decode()
         assert f"{TABLE} products" in page
+
+
+def test_a_text_that_grows_when_it_is_folded_keeps_a_bounded_size(user: Any) -> None:
+    product = Product.objects.create(
+        owner=user, title="Lamp", description="\ufdfa" * 10_000, amount=1
+    )
+
+    product.refresh_from_db(fields=["search_text"])
+
+    assert len(product.search_text) == 12_000

@@ -1,4 +1,4 @@
-"""Each rule of the startup, by the identifiers that it responses with."""
+"""The startup rules, by the ids of their errors."""
 
 import re
 import secrets

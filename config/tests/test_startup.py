@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.rig.gunicorn import database_url
-from tests.rig.machine import free_port, wait_for
+from tests.rig.machine import ROOT, free_port, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text()
 VARIABLES = re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)
 GOOD = {
@@ -109,7 +108,7 @@ def clone(tmp_path: Path) -> Path:
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-        elif (ROOT / name).exists():
+        else:
             shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 
@@ -233,3 +232,16 @@ def test_every_variable_stands_in_the_example_once_and_in_the_readme() -> None:
     for name in names:
         assert f'"{name.removesuffix("_FALLBACKS")}"' in source, name
         assert f"`{name}`" in readme, name
+
+
+def test_help_of_another_program_is_no_help_of_a_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "manage.py", "dbshell", "--", "-h", "127.0.0.1"],
+        cwd=ROOT,
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "config.settings", "DEBUG": "maybe"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert result.returncode == 1
+    assert "DEBUG must be true or false" in result.stderr

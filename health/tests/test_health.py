@@ -19,7 +19,7 @@ def prefix(request: Any) -> str:
 
 
 def test_health_returns_the_version_without_dependencies(client: APIClient, prefix: str) -> None:
-    """No database is allowed here."""
+    """Without database access."""
     response = client.get(f"{prefix}/health", HTTP_AUTHORIZATION="Bearer garbage")
 
     body = response.json()

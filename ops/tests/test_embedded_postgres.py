@@ -35,7 +35,7 @@ input()
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where root's server has what it could not reach, instead of /var/lib/latchkey."""
+    """The directory for files of root's server, instead of /var/lib/latchkey."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o711)
         monkeypatch.setattr(servers, "SHARED", Path(directory) / "latchkey")

@@ -11,7 +11,7 @@ from tests.rig.redis import Redis
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Place]:
-    # Outside of /tmp, which a container has for itself.
+    # Not in /tmp, because a container has its own.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, Redis() as redis:
         Path(directory).chmod(0o755)
         postgres = Postgres(Path(directory) / "postgres")

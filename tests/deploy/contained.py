@@ -29,9 +29,9 @@ from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis
 
 VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}")
-# In a mount namespace of its own, a root that nobody can write to, but for what stands for /tmp
-# (the checkout may be below the real one); and no capability but to enter the database's directory.
-# The user stays: Python may be where no other can read it.
+# A mount namespace with a read-only root, except for a replacement of /tmp (which may contain the
+# checkout), and only the capability to enter the database's directory. The user is unchanged,
+# because other users may not have access to Python.
 CONTAIN = """
 mount --make-rprivate / && mount --bind / / && mount -o remount,bind,ro / \
     && mount -t tmpfs tmpfs "$TMPDIR" && cd "$0" \

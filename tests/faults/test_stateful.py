@@ -87,7 +87,7 @@ class Account:
     deleted_at: float = NEVER
     inactive_since: float = NEVER
     history: "deque[str]" = field(default_factory=lambda: deque(maxlen=30))
-    # Held by operations that set one state after another; all others overlap freely.
+    # Held by operations with several state changes; all others may overlap.
     changing: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -180,7 +180,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def device(self, account: Account) -> Iterator[Device | None]:
-        """Take one of the latest sessions of the API, which no other thread uses meanwhile."""
+        """Lock and yield one of the latest API sessions, or yield None."""
         devices = [d for d in account.devices if isinstance(d.client, Client)][-10:]
         device = random.choice(devices) if devices else None
         with device.lock if device else contextlib.nullcontext():
@@ -210,7 +210,7 @@ class Ledger:
     def started(
         self, account: Account, client: Any, password: str, started: float, inactive: float
     ) -> None:
-        """Enter a session that was acknowledged, unless the account could not have started one."""
+        """Record an acknowledged session; report it if the account could not start one."""
         device = Device(client)
         account.devices.append(device)
         if started > account.former.get(password, NEVER):
@@ -219,7 +219,7 @@ class Ledger:
             self.violation(account, "a deleted account signed in")
         if started > inactive == account.inactive_since:
             self.violation(account, "an inactive account signed in")
-        if password in account.former:  # The change of the password came last and ended it.
+        if password in account.former:  # The password change was later and ended it.
             device.end(time.monotonic())
 
     def login_with_former_password(self, account: Account) -> None:
@@ -319,7 +319,7 @@ class Ledger:
                 self.end(list(account.devices), keep=device)
 
     def delete(self, account: Account) -> None:
-        """Delete the account, and put a new one in its place."""
+        """Delete the account and replace it with a new one."""
         with self.device(account) as device:
             if device and random.random() < 0.2:
                 path = f"{API}/users/{account.number}"
@@ -387,7 +387,7 @@ class Ledger:
             self.operations += 1
 
     def check_the_end(self) -> None:
-        """Check every account and every row once nothing overlaps any more."""
+        """Check all accounts and rows after the last operation."""
         for account in self.accounts:
             for device in [d for d in account.devices if isinstance(d.client, Client)]:
                 device.client.connection.close()

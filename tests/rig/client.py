@@ -1,4 +1,4 @@
-"""A client on one kept-alive connection, which survives what breaks it."""
+"""An HTTP client of the service, for several devices and addresses."""
 
 import http.client
 import json

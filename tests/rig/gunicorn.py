@@ -1,4 +1,4 @@
-"""The service as gunicorn serves it."""
+"""The service in gunicorn on loopback."""
 
 import contextlib
 import http.client

@@ -64,7 +64,7 @@ class Cluster:
 
 
 class Postgres(Cluster):
-    """A cluster with the service's migrated database, and a role that is no superuser."""
+    """A cluster with a migrated database and a role that is not a superuser."""
 
     PASSWORD = "latchkey"
 

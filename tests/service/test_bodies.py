@@ -201,6 +201,9 @@ CONSOLE_FORMS = {
 }
 
 
+LONGEST_TEXT = 45_000  # characters of four bytes, so that a form is not too long
+
+
 @pytest.mark.parametrize("path", CONSOLE_FORMS)
 def test_a_hostile_text_costs_little_in_any_form(
     user: User, make_user: Callable[..., User], path: str
@@ -215,7 +218,7 @@ def test_a_hostile_text_costs_little_in_any_form(
     for field in fields:
         for name, text in TEXTS.items():
             spent, response = least_cpu(
-                lambda form=fields | {field: text}: browser.post(url, form),
+                lambda form=fields | {field: text[:LONGEST_TEXT]}: browser.post(url, form),
                 enough=usual + MOST_CPU,
             )
 
@@ -245,3 +248,27 @@ def test_the_longest_text_fits_into_a_form(user: User, make_user: Callable[..., 
 
     assert response.status_code == 302
     assert len(Product.objects.get().description) == 10_000
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="a"%b\r\n\r\nb\r\n'
+
+
+@pytest.mark.parametrize("parameters", [b";" * 900, b'; a="b"' * 130, b"; a*=''b" * 125])
+def test_the_parameters_of_a_multipart_form_cost_little(parameters: bytes, db: None) -> None:
+    part = PART % parameters
+    body = part * (SIZE // len(part)) + b"--x--\r\n"
+    client = Client()
+
+    started = time.thread_time()
+    response = client.generic("POST", "/admin/login/", body, "multipart/form-data; boundary=x")
+
+    assert response.status_code == 413
+    assert time.thread_time() - started < MOST_CPU
+
+
+def test_a_long_form_is_no_body_of_the_api(client: APIClient, db: None) -> None:
+    response = client.generic(
+        "POST", f"{API}/auth/login", "a=" + "b" * 200_000, "application/x-www-form-urlencoded"
+    )
+
+    assert response.status_code == 415

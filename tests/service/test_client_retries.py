@@ -275,7 +275,7 @@ def test_a_pair_that_another_tab_refreshed_is_used(run: Run, script: Script) -> 
 
 @pytest.mark.parametrize("now", [BOB, None])
 def test_a_request_is_not_repeated_as_another_user(run: Run, script: Script, now: Any) -> None:
-    """Bob signs in, in another tab, while a request of Alice is under way."""
+    """Bob signs in, in another tab, during a request of Alice."""
     script.responses = [EXPIRED]
 
     outcome = run("request", "POST", "/x", {}, stored=(ALICE, now))

@@ -97,7 +97,7 @@ class TestPython:
         assert (error.value.code, api.pair) == ("token_not_valid", None)
 
     def test_an_error_contains_the_reason(self, api: Any) -> None:
-        with pytest.raises(latchkey.ApiError, match="1 field is invalid") as error:
+        with pytest.raises(latchkey.ApiError, match="1 field needs attention") as error:
             api.request("POST", "/product", {"title": "Lamp"})
 
         assert error.value.problem["errors"][0]["field"] == "amount"

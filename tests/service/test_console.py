@@ -1,4 +1,4 @@
-"""What the console's pages of one app show of another."""
+"""Data of one app on the console's pages of another."""
 
 from collections.abc import Callable
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What staff do in the console while users do something else, with real threads and commits."""
+"""Concurrent changes in the console and the API, with threads and commits."""
 
 from collections.abc import Callable
 from typing import Any

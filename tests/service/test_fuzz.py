@@ -21,7 +21,7 @@ schema.app = get_wsgi_application()
 
 @pytest.fixture
 def bearer(user: User, settings: Any) -> str:
-    """The token of a user who may be changed, and even deleted, without end."""
+    """The token of a user that requests may change or delete."""
     settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
     settings.ALLOWED_HOSTS = ["localhost", "testserver"]
     body = {"identity": "alice", "password": PASSWORD}

@@ -72,7 +72,7 @@ def test_the_guide_to_authentication(server: Server) -> None:
 
 
 def test_the_readme(server: Server) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Call it")[2]
+    section = (ROOT / "README.md").read_text().partition("## Call the API")[2]
     [block, *_] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     # One line of JSON for each response.
     [output] = run([re.sub(r"^(curl .*)", r"echo; \1", block, flags=re.MULTILINE)], server)

@@ -167,7 +167,7 @@ class TestPages:
     def test_the_pages_files_are_served_without_collectstatic(
         self, client: APIClient, db: None
     ) -> None:
-        # A response that is closed looks after the connection, where an earlier test left one.
+        # Closing a response closes an old connection, if an earlier test left one.
         html = client.get(f"{API}/docs").content.decode()
 
         paths = re.findall(r'(?:src|href)="(/static/[^"]+)"', html)

@@ -1,4 +1,4 @@
-"""The service behind a PgBouncer in transaction mode, over TLS that is verified."""
+"""The service behind PgBouncer in transaction mode, with verified TLS."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 
 needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
 
-# Two connections for all threads: what one request left on one, another would find.
+# Two connections for all threads, so that state of one request would affect others.
 CONFIGURATION = """
 [databases]
 {name} = host={host} dbname={name} user=pooled password=word

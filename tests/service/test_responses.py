@@ -1,0 +1,124 @@
+"""The keys of a real response of every operation, compared with the OpenAPI document."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from accounts.models import Session, User
+from api.views import schema
+from catalog.models import Product
+from conftest import API, PASSWORD, SignIn
+
+PRODUCT = {"title": "Lamp", "description": "Warm light.", "amount": 3}
+# No response body: the operation returns 204.
+EMPTY = {
+    ("POST", "/auth/logout"),
+    ("POST", "/auth/password"),
+    ("DELETE", "/auth/sessions/{id}"),
+    ("DELETE", "/product/{id}"),
+    ("DELETE", "/users/{id}"),
+}
+
+
+def documented() -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the schema of each operation's successful response."""
+    found = {}
+    for path, item in json.loads(schema())["paths"].items():
+        for method, operation in item.items():
+            [response] = [r for status, r in operation["responses"].items() if status < "300"]
+            for content in response.get("content", {}).values():
+                found[method.upper(), path.removeprefix(API)] = content["schema"]
+    return found
+
+
+def resolve(described: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in described:
+        return described
+    name = described["$ref"].rpartition("/")[2]
+    component: dict[str, Any] = json.loads(schema())["components"]["schemas"][name]
+    return component
+
+
+def differences(value: Any, described: dict[str, Any], place: str = "") -> Iterator[str]:
+    """Yield each key of a value that its schema lacks, and each required key that it lacks."""
+    described = resolve(described)
+    if isinstance(value, list):
+        assert value, f"{place} is empty, which compares nothing"
+        for item in value:
+            yield from differences(item, described["items"], f"{place}[]")
+    if isinstance(value, dict) and "properties" in described:
+        properties = described["properties"]
+        yield from (f"{place}.{key} is not documented" for key in value.keys() - properties)
+        required = set(described.get("required", ()))
+        yield from (f"{place}.{key} is not returned" for key in required - value.keys())
+        for key in value.keys() & properties:
+            yield from differences(value[key], properties[key], f"{place}.{key}")
+
+
+@pytest.fixture
+def bodies(
+    user: User, stranger: User, sign_in: SignIn, client: APIClient, settings: Settings
+) -> dict[tuple[str, str], Any]:
+    """Request each operation that returns a body, and return the bodies."""
+    settings.REVISION = "f00d"
+    settings.AUTH_RATE_LIMIT = (1_000, 60)
+    device, identifier = sign_in(user), user.pk
+    product = Product.objects.create(owner=user, **PRODUCT).pk
+    name = {"username": "bob", "email": "bob@example.com", "password": PASSWORD}
+    login = {"identity": "alice", "password": PASSWORD}
+    refresh = {"refresh_token": device.tokens["refresh_token"]}
+    responses = {
+        ("POST", "/auth/login"): client.post(f"{API}/auth/login", login),
+        ("POST", "/auth/refresh"): client.post(f"{API}/auth/refresh", refresh),
+        ("GET", "/auth/sessions"): device.get(f"{API}/auth/sessions"),
+        ("GET", "/auth/events"): device.get(f"{API}/auth/events"),
+        ("POST", "/users"): client.post(f"{API}/users", name),
+        ("GET", "/users/me"): device.get(f"{API}/users/me"),
+        ("GET", "/users/{id}"): device.get(f"{API}/users/{identifier}"),
+        ("PATCH", "/users/{id}"): device.patch(f"{API}/users/{identifier}", {"names": "Alice"}),
+        ("GET", "/product"): client.get(f"{API}/product"),
+        ("POST", "/product"): device.post(f"{API}/product", PRODUCT),
+        ("GET", "/product/{id}"): client.get(f"{API}/product/{product}"),
+        ("PATCH", "/product/{id}"): device.patch(f"{API}/product/{product}", {"amount": 4}),
+        ("GET", "/health"): client.get(f"{API}/health"),
+        ("GET", "/health/live"): client.get(f"{API}/health/live"),
+        ("GET", "/health/ready"): client.get(f"{API}/health/ready"),
+        ("GET", "/schema"): client.get(f"{API}/schema"),
+        ("POST", "/auth/logout-all"): device.post(f"{API}/auth/logout-all"),
+    }
+    assert not Session.objects.active().exists()
+    assert {response.status_code for response in responses.values()} <= {200, 201}
+    return {operation: response.json() for operation, response in responses.items()}
+
+
+def test_the_keys_of_each_response_are_those_of_its_schema(
+    bodies: dict[tuple[str, str], Any],
+) -> None:
+    schemas = documented()
+
+    assert bodies.keys() == schemas.keys()
+    assert not EMPTY & schemas.keys()
+    for operation, body in bodies.items():
+        assert list(differences(body, schemas[operation])) == [], operation
+
+
+def test_each_documented_key_is_returned_to_who_may_see_all(
+    bodies: dict[tuple[str, str], Any],
+) -> None:
+    """A field that is declared but never returned is documented in vain."""
+    for operation, described in documented().items():
+        properties = resolve(described).get("properties", {})
+        assert bodies[operation].keys() >= properties.keys(), operation
+
+
+def test_a_profile_as_others_see_it_is_within_its_schema(
+    user: User, stranger: User, sign_in: SignIn
+) -> None:
+    body = sign_in(stranger).get(f"{API}/users/{user.pk}").json()
+
+    assert body.keys() == {"id", "username", "names"}
+    assert list(differences(body, documented()["GET", "/users/{id}"])) == []
