@@ -122,8 +122,8 @@ def test_an_invalid_line_of_dotenv_prevents_the_start(command: list[str], clone:
     result = start(command, {"WEB_CONCURRENCY": "2"}, cwd=clone, hide=False)
 
     assert [fault.split(",")[0] for fault in faults(result)] == [
-        "DEBUG is on line 7 of .env",
-        "SECRET is on line 6 of .env",
+        "DEBUG is on line 8 of .env",
+        "SECRET is on line 7 of .env",
     ]
     assert secret not in result.stderr + result.stdout
 

@@ -12,12 +12,11 @@ from accounts.models import Event, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from catalog.models import Product
 from conftest import API, PASSWORD
-from tests.rig.browser import chromium, needs_chromium
+from tests.rig.browser import PHONE, chromium, needs_chromium
 from tests.rig.client import Client
 from tests.rig.gunicorn import Server, serve
 
 SUPPORT = ["view_user", "view_session", "end_session", "view_event"]
-PHONE = {"width": 390, "height": 844}
 
 pytestmark = [
     needs_chromium,

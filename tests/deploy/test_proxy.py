@@ -219,6 +219,7 @@ class TestService:
         """The service in production, behind a proxy at a port that is not 443."""
         variables = {
             "DEBUG": "false",
+            "EMAIL_URL": "none",
             "ALLOWED_HOSTS": "localhost",
             "TRUSTED_PROXY_COUNT": "1",
             "BCRYPT_ROUNDS": "12",

@@ -11,7 +11,7 @@ import pytest
 from conftest import API, PASSWORD
 from tests.faults.conftest import Figure
 from tests.rig.client import Client
-from tests.rig.gunicorn import LIFTED, serve
+from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.machine import wait_until
 from tests.rig.postgres import Postgres
 from tests.rig.smtp import MailServer, worker
@@ -90,7 +90,7 @@ def test_a_mail_server_that_hangs_delays_no_request(
     postgres: Postgres, tmp_path: Path, figure: Figure
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        variables = LIFTED | {"DATABASE_URL": postgres.url}
+        variables = NO_LIMITS | {"DATABASE_URL": postgres.url}
         without, _ = register(tmp_path / "without", "without", variables | {"EMAIL_URL": "none"})
         variables["EMAIL_URL"] = f"smtp://127.0.0.1:{silent.getsockname()[1]}"
         enqueue(postgres, 10)
@@ -111,7 +111,7 @@ def register(log: Path, name: str, variables: dict[str, str]) -> tuple[float, in
         client, seconds = Client(server.port), []
         for number in range(40):
             user = {"username": f"{name}-{number}", "email": f"{name}-{number}@example.com"}
-            answer = client.post(f"{API}/users", user | {"password": PASSWORD})
-            assert answer.status == 201
-            seconds.append(answer.seconds)
+            response = client.post(f"{API}/users", user | {"password": PASSWORD})
+            assert response.status == 201
+            seconds.append(response.seconds)
         return statistics.median(seconds), client.get("/health/ready").status

@@ -11,6 +11,8 @@ CHROMIUM = shutil.which("chromium") or ""
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 QUIET += ["--disable-background-networking", "--disable-component-update"]
 
+PHONE = {"width": 390, "height": 844}
+
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
 
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from pytest_django import Settings
 
 from config import urls
-from console.tests.test_browser import CHROMIUM, PHONE, browser  # noqa: F401 - a fixture
+from tests.rig.browser import PHONE, chromium, needs_chromium
 from tests.rig.gunicorn import Server, serve
 
 TOKEN = "abcdefghijklmnopqrstuvwxyz0123456789_-ABCDE"
@@ -39,8 +39,6 @@ CALLS = {
     "register": [("/users", {"registration_token": TOKEN, "username": "alice", "password": "…"})],
     "invite": [("/users", {"registration_token": TOKEN, "username": "alice", "password": "…"})],
 }
-
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
 
 
 class API:
@@ -86,13 +84,19 @@ def server(
         yield server
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
 def api() -> API:
     return API()
 
 
 @pytest.fixture
-def page(browser: Browser, server: Server, api: API) -> Iterator[Page]:  # noqa: F811
+def page(browser: Browser, server: Server, api: API) -> Iterator[Page]:
     """A window that reaches the service alone, and in which nothing goes wrong in silence."""
     origin = f"http://127.0.0.1:{server.port}"
     context = browser.new_context(viewport={"width": 1280, "height": 900})
@@ -123,7 +127,7 @@ def masked(calls: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return [(path, {k: "…" if k in hidden else v for k, v in b.items()}) for path, b in calls]
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("name", PAGES)
 class TestEveryPage:
     def test_it_works_with_the_mouse(self, page: Page, api: API, name: str) -> None:
@@ -226,7 +230,7 @@ def submit(page: Page, name: str) -> None:
     page.get_by_role("button").click()
 
 
-@needs_browser
+@needs_chromium
 def test_an_error_of_a_field_is_told_there(page: Page, api: API) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     api.refuse("/users", ("username", "unique", "Taken."), ("password", "too_short", hostile))
@@ -245,7 +249,7 @@ def test_an_error_of_a_field_is_told_there(page: Page, api: API) -> None:
     expect(page.get_by_label("Username")).to_have_attribute("aria-invalid", "false")
 
 
-@needs_browser
+@needs_chromium
 def test_the_session_for_a_verification_is_ended_whatever_happens(page: Page, api: API) -> None:
     api.refuse("/users/me/email/verify", ("token", "unique", "The address is taken."))
     api.replies["/auth/logout"] = (503, {"detail": "Unavailable."})
@@ -256,7 +260,7 @@ def test_the_session_for_a_verification_is_ended_whatever_happens(page: Page, ap
     assert api.bearers == [None, "Bearer the-access-token", "Bearer the-access-token"]
 
 
-@needs_browser
+@needs_chromium
 def test_wrong_credentials_verify_nothing(page: Page, api: API) -> None:
     api.replies["/auth/login"] = (401, {"detail": "The identity or the password is wrong."})
     submit(page, "verify-email")
