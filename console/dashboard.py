@@ -12,18 +12,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Count
-from django.db.models.functions import TruncDay, TruncHour
+from django.db.models import Count, Min
+from django.db.models.functions import Now, TruncDay, TruncHour
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateformat import format as date_format
 
-from accounts.models import Event, Session
+from accounts.models import Event, OutgoingEmail, Session
 from api.parsers import is_unstorable
 
 CACHE_SECONDS = 10  # seconds
 HOURS, DAYS = 24, 30
 TOP = 5
+LATE = 10  # minutes
 COUNTED = (
     (Event.Kind.SIGNED_IN, "Sign-ins", "good"),
     (Event.Kind.REFUSED, "Rejected", "bad"),
@@ -79,14 +80,18 @@ class Plot:
     height: int = HEIGHT
 
 
-def dashboard() -> dict[str, Any]:
+def dashboard(*, with_emails: bool = False) -> dict[str, Any]:
     """Return the context of the page; count again after `CACHE_SECONDS`."""
     now = timezone.now()
     counts = cache.get("dashboard")
     if not (isinstance(counts, dict) and all(map(are_valid_counts, counts.values()))):
         counts = count(now)
         cache.set("dashboard", counts, CACHE_SECONDS)
-    return page(counts, now)
+    shown = page(counts, now)
+    if with_emails:
+        shown["sees_emails"] = True
+        shown["numbers"] += email_numbers(counts.get("emails", {}))
+    return shown
 
 
 def are_valid_counts(value: Any) -> bool:
@@ -104,6 +109,7 @@ def count(now: datetime) -> dict[str, Counts]:
     since = times(now, HOURS, HOUR)[0]
     return {
         "active": active.aggregate(users=Count("user", distinct=True), sessions=Count("*")),
+        "emails": count_emails(),
         "usernames": most_rejected("username", since),
         "addresses": most_rejected("ip_address", since),
         **count_events(TruncHour, since, HOUR_KEY),
@@ -142,6 +148,21 @@ def page(counts: dict[str, Counts], now: datetime) -> dict[str, Any]:
             ("Most rejected addresses", links("ip_address", counts.get("addresses", {}), since)),
         ],
     }
+
+
+def email_numbers(emails: Counts) -> list[Number]:
+    minutes = emails.get("oldest", 0) // 60
+    url = reverse("admin:accounts_outgoingemail_changelist", query={"state": "due"})
+    return [
+        Number("Emails due", emails.get("due", 0), url),
+        Number("Minutes since the oldest was due", minutes, url, "bad" if minutes >= LATE else ""),
+    ]
+
+
+def count_emails() -> Counts:
+    """Return the number of due emails, and for how many seconds the oldest has been due."""
+    due = OutgoingEmail.objects.due().aggregate(number=Count("*"), age=Now() - Min("due_at"))
+    return {"due": due["number"], "oldest": int(due["age"].total_seconds()) if due["age"] else 0}
 
 
 def times(now: datetime, number: int, step: timedelta) -> list[datetime]:

@@ -53,7 +53,8 @@ class ConsoleSite(admin.AdminSite):
         """Add the dashboard for users with permission to view events and sessions."""
         context = dict(extra_context or {})
         if request.user.has_perms(["accounts.view_event", "accounts.view_session"]):
-            context["dashboard"] = dashboard()
+            sees_emails = request.user.has_perm("accounts.view_outgoingemail")
+            context["dashboard"] = dashboard(with_emails=sees_emails)
         return super().index(request, context)
 
     def login(

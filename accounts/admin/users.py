@@ -1,23 +1,22 @@
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django.contrib import admin, messages
+from django import forms
+from django.conf import settings
+from django.contrib import admin
 from django.contrib.admin.templatetags.admin_urls import admin_urlname
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.forms import (
-    AdminPasswordChangeForm,
-    AdminUserCreationForm,
-    UserChangeForm,
-)
+from django.contrib.auth.forms import UserChangeForm
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.db.models import Count, OuterRef, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
+from accounts.admin import changes
+from accounts.admin.changes import can_manage
+from accounts.admin.emails import state_tag
 from accounts.admin.pages import (
     count,
     end_and_say,
@@ -26,68 +25,51 @@ from accounts.admin.pages import (
     moment,
     tag,
 )
-from accounts.models import Event, Session, User, UserQuerySet
+from accounts.models import Event, OutgoingEmail, Session, User, UserQuerySet
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
-SHOWN = 10  # rows of a user's sessions and events, on the user's page
+# Shown on the user's page, and deleted with the user.
+OWN_MODELS = (Session, OutgoingEmail)
+SHOWN = 10  # rows of a user's sessions, events and emails, on the user's page
+INVITATION = "The user gets an email with a link to choose a password."
 
 
-class NewUserForm(AdminUserCreationForm):
-    class Meta(AdminUserCreationForm.Meta):
+class NewUserForm(forms.ModelForm):
+    class Meta:
         model = User
         fields = ("username", "email", "names")
-        field_classes = {}  # Django's UsernameField would turn another username into a valid one.
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields.pop("usable_password", None)  # Every account has a password.
 
 
 class UserForm(UserChangeForm):
+    password = None  # type: ignore[assignment]  # None removes it: staff see no password.
+
     class Meta(UserChangeForm.Meta):
         model = User
-        field_classes = {}
-
-
-class SetPasswordForm(AdminPasswordChangeForm):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # There is no other way to sign in than with a password; "Deactivate" closes an account.
-        self.fields.pop("usable_password", None)
-
-    def save(self, commit: bool = True) -> User:
-        """Write the password alone: hashing takes a second, in which the row may change."""
-        user: User = super().save(commit=False)
-        user.must_change_password = False
-        with transaction.atomic():
-            get_object_or_404(User.objects.select_for_update(no_key=True), pk=user.pk)
-            user.save(update_fields=["password", "must_change_password"])
-        return user
+        field_classes = {}  # Django's UsernameField would turn another username into a valid one.
 
 
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):
     form = UserForm
-    change_password_form = SetPasswordForm
-    change_user_password_template = "admin/password_change.html"  # noqa: S105 - a path
     add_form = NewUserForm
     list_display = ["username", "email", "names", "state", "devices", "is_staff", JOINED]
     list_filter = ["is_active", "must_change_password", "is_staff", "is_superuser", "groups"]
     search_fields = ["username", "email", "names"]
     search_help_text = "A part of the name or the e-mail address, or the whole number"
     ordering = ["-id"]
-    readonly_fields = ["last_login", "date_joined", "password_changed_at"]
+    readonly_fields = ["verified", "pending", "last_login", "date_joined", "password_changed_at"]
     fieldsets = [
-        (None, {"fields": ["username", "email", "names", "password"]}),
+        (None, {"fields": ["username", "email", "verified", "pending", "names"]}),
         ("State", {"fields": ["is_active", "must_change_password"]}),
         ("Permissions", {"fields": RANKS, "classes": ["collapse"]}),
         ("Dates", {"fields": ["date_joined", "last_login", "password_changed_at"]}),
     ]
     add_fieldsets = [
-        (None, {"fields": ["username", "email", "names", "password1", "password2"]}),
+        (None, {"fields": ["username", "email", "names"], "description": INVITATION}),
     ]
     actions = ["end_sessions", "deactivate", "activate", "force_password_change"]
+    actions += ["send_reset_link", "send_verification"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         sessions = Session.objects.active().filter(user=OuterRef("pk")).order_by()
@@ -109,6 +91,14 @@ class UserAdmin(DjangoUserAdmin):
         text = count(number, "device")
         return link("session_changelist", text, user__id__exact=user.pk, state="active")
 
+    @admin.display(description="address verified")
+    def verified(self, user: User) -> str:
+        return moment("email_verified_at", "")(user) or tag("not verified", "bad")
+
+    @admin.display(description="pending change")
+    def pending(self, user: User) -> str:
+        return user.pending_email or ""
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[User], search_term: str
     ) -> tuple[QuerySet[User], bool]:
@@ -129,6 +119,14 @@ class UserAdmin(DjangoUserAdmin):
         ranks = [] if request.user.is_superuser else list(RANKS)
         return [*super().get_readonly_fields(request, obj), *ranks]
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Save the user, and send a new one a link to choose a password, as a forced change."""
+        if not change:
+            obj.set_unusable_password()
+        super().save_model(request, obj, form, change)
+        if not change or ("must_change_password" in form.changed_data and obj.must_change_password):
+            changes.report(request, changes.send_reset_link(obj))
+
     def save_related(self, request: HttpRequest, form: Any, *args: Any) -> None:
         super().save_related(request, form, *args)
         if changed := [
@@ -142,11 +140,12 @@ class UserAdmin(DjangoUserAdmin):
             user.delete()
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Let a user be deleted with the sessions, which nobody may delete by themselves."""
+        """Let a user be deleted with records that nobody may delete by themselves."""
         to_delete, counts, lacking, protected = super().get_deleted_objects(objs, request)
         if not all(can_manage(request, user) for user in objs):
             lacking = {*lacking, "staff"}
-        return to_delete, counts, lacking - {Session._meta.verbose_name}, protected
+        own = {model._meta.verbose_name for model in OWN_MODELS}
+        return to_delete, counts, lacking - own, protected
 
     # Actions, on the list and on a user's page
 
@@ -159,26 +158,23 @@ class UserAdmin(DjangoUserAdmin):
 
     @admin.action(description="Deactivate the selected users", permissions=["change"])
     def deactivate(self, request: HttpRequest, users: QuerySet[User]) -> None:
-        self.set_all(request, users, is_active=False)
+        changes.change_all(request, users, changes.set_state(is_active=False))
 
     @admin.action(description="Activate the selected users", permissions=["change"])
     def activate(self, request: HttpRequest, users: QuerySet[User]) -> None:
-        self.set_all(request, users, is_active=True)
+        changes.change_all(request, users, changes.set_state(is_active=True))
 
     @admin.action(description="Force a password change at the next sign-in", permissions=["change"])
     def force_password_change(self, request: HttpRequest, users: QuerySet[User]) -> None:
-        self.set_all(request, users, must_change_password=True)
+        changes.change_all(request, users, changes.set_state(must_change_password=True))
 
-    def set_all(self, request: HttpRequest, users: QuerySet[User], **state: bool) -> None:
-        """Change each user in a transaction of its own, and say what became of how many."""
-        results = Counter(
-            set_state(request, pk, state) for pk in users.values_list("pk", flat=True)
-        )
-        if number := results["staff"]:
-            messages.error(request, f"{number} of them are staff, whom only superusers change.")
-        if number := results["deleted"]:
-            messages.warning(request, f"{count(number, 'user')} deleted meanwhile.")
-        messages.success(request, f"{count(results['changed'], 'user')} changed.")
+    @admin.action(description="Send a reset link to the selected users", permissions=["change"])
+    def send_reset_link(self, request: HttpRequest, users: QuerySet[User]) -> None:
+        changes.change_all(request, users, changes.send_reset_link)
+
+    @admin.action(description="Send the verification email again", permissions=["change"])
+    def send_verification(self, request: HttpRequest, users: QuerySet[User]) -> None:
+        changes.change_all(request, users, changes.send_verification)
 
     def get_urls(self) -> list[Any]:
         def own(route: str, view: Callable[..., HttpResponse]) -> Any:
@@ -191,6 +187,10 @@ class UserAdmin(DjangoUserAdmin):
             own("<int:pk>/set/<slug:action>/", self.set_one),
             *super().get_urls(),
         ]
+
+    def user_change_password(self, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Reject Django's page for staff to choose a user's password."""
+        raise Http404
 
     def end_one(self, request: HttpRequest, pk: int, session: Any) -> HttpResponse:
         return self.end(request, pk, Session.objects.active().filter(user=pk, pk=session).end)
@@ -210,6 +210,8 @@ class UserAdmin(DjangoUserAdmin):
             "deactivate": self.deactivate,
             "activate": self.activate,
             "force-password-change": self.force_password_change,
+            "send-reset-link": self.send_reset_link,
+            "send-verification": self.send_verification,
         }
         user = get_object_or_404(User, pk=pk)
         if action not in actions or not self.has_change_permission(request, user):
@@ -225,11 +227,18 @@ class UserAdmin(DjangoUserAdmin):
             sees = request.user.has_perm
             sessions = user.sessions.active().order_by("-last_used_at", "-pk")
             events = Event.objects.filter(user_id=user.pk).order_by("-created_at", "-pk")
+            emails = user.emails.order_by("-created_at", "-pk")[:SHOWN]
             context |= {
                 "sessions": sessions[:SHOWN] if sees("accounts.view_session") else None,
                 "session_count": self.get_paginator(request, sessions, SHOWN).count,
                 "related_lists": list(self.related_lists(request, user)),
                 "events": events[:SHOWN] if sees("accounts.view_event") else None,
+                "emails": (
+                    [(email, state_tag(email)) for email in emails]
+                    if sees("accounts.view_outgoingemail")
+                    else None
+                ),
+                "email_enabled": settings.EMAIL_ENABLED,
                 "may_end": self.has_end_permission(request),
                 "may_change": self.has_change_permission(request, user),
             }
@@ -239,7 +248,7 @@ class UserAdmin(DjangoUserAdmin):
         """Yield the lists of other apps that hold rows of a user, as far as staff may see them."""
         for relation in self.opts.related_objects:
             model: Any = relation.related_model
-            if model is Session or not self.admin_site.is_registered(model):
+            if model in OWN_MODELS or not self.admin_site.is_registered(model):
                 continue
             model_admin = self.admin_site.get_model_admin(model)
             if model_admin.has_view_permission(request):
@@ -248,22 +257,3 @@ class UserAdmin(DjangoUserAdmin):
                 number = model_admin.get_paginator(request, rows, 1).count
                 url = reverse(admin_urlname(model._meta, "changelist"))  # type: ignore[arg-type]
                 yield {"model": model._meta, "number": number, "to": f"{url}?{name}={user.pk}"}
-
-
-def set_state(request: HttpRequest, pk: int, state: dict[str, bool]) -> str:
-    """Change a user as they are now, and name the result."""
-    with transaction.atomic():
-        user = User.objects.select_for_update(no_key=True).filter(pk=pk).first()
-        if user is None:
-            return "deleted"
-        if not can_manage(request, user):
-            return "staff"
-        for name, value in state.items():
-            setattr(user, name, value)
-        user.save(update_fields=[*state])
-        return "changed"
-
-
-def can_manage(request: HttpRequest, user: User | None) -> bool:
-    """Tell whether staff may change this user: only superusers change staff."""
-    return request.user.is_superuser or user is None or not (user.is_staff or user.is_superuser)

@@ -112,7 +112,7 @@ class TestUsersPage:
         kinds = Event.objects.filter(actor="boss", user_id=user.pk).values_list("kind", flat=True)
         assert set(kinds) == {
             "password_change_required", "account_deactivated", "session_ended",
-            "account_activated",
+            "account_activated", "password_reset_asked",
         }  # fmt: skip
         assert browser.post(f"{address}/promote/").status_code == 403
 
@@ -229,7 +229,7 @@ class TestSupport:
             page_of(user),
             f"/admin/accounts/user/{user.pk}/set/deactivate/",
             f"/admin/accounts/user/{user.pk}/delete/",
-            f"/admin/accounts/user/{user.pk}/password/",
+            f"/admin/accounts/user/{user.pk}/set/send-reset-link/",
             "/admin/accounts/user/add/",
             "/admin/auth/group/add/",
         ):
@@ -282,7 +282,7 @@ class TestRanks:
         for target in (boss, himself):
             assert clerk.post(page_of(target), {"username": "x"}).status_code == 403
             address = f"/admin/accounts/user/{target.pk}"
-            for path in ("password", "delete", "set/deactivate"):
+            for path in ("delete", "set/deactivate", "set/send-reset-link"):
                 assert clerk.post(f"{address}/{path}/", {"post": "yes"}).status_code == 403
         body = {"action": "deactivate", "_selected_action": [boss.pk, user.pk]}
         page = clerk.post("/admin/accounts/user/", body, follow=True).content.decode()

@@ -136,53 +136,6 @@ class TestForcedChange:
         assert b"too similar" in page.content
         assert not Event.objects.filter(kind="password_changed").exists()
 
-    def test_a_new_password_of_staff_clears_it(
-        self, console: Client, susan: User, sign_in: SignIn
-    ) -> None:
-        User.objects.filter(pk=susan.pk).update(must_change_password=False)
-        device = sign_in(susan)
-        console.post(f"/admin/accounts/user/{susan.pk}/set/force-password-change/")
-        body = {"password1": NEW, "password2": NEW, "usable_password": "false"}
-
-        page = console.post(f"/admin/accounts/user/{susan.pk}/password/", body)
-
-        assert page.status_code == 302
-        assert device.get(f"{API}/users/me").status_code == 401
-        assert sign_in_to_console("susan", NEW).status_code == 302
-
-    def test_a_new_password_of_staff_does_not_undo_a_deactivation(
-        self, console: Client, susan: User, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        set_password = User.set_password
-
-        def deactivate_meanwhile(self: User, raw: str) -> None:
-            set_password(self, raw)
-            User.objects.filter(pk=self.pk).update(is_active=False)
-
-        monkeypatch.setattr(User, "set_password", deactivate_meanwhile)
-        body = {"password1": NEW, "password2": NEW}
-        console.post(f"/admin/accounts/user/{susan.pk}/password/", body)
-
-        susan.refresh_from_db()
-        assert (susan.is_active, susan.check_password(NEW)) == (False, True)
-
-    def test_a_new_password_does_not_bring_back_a_deleted_user(
-        self, console: Client, susan: User, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        set_password = User.set_password
-
-        def delete_meanwhile(self: User, raw: str) -> None:
-            set_password(self, raw)
-            User.objects.get(pk=self.pk).delete()
-
-        monkeypatch.setattr(User, "set_password", delete_meanwhile)
-        body = {"password1": NEW, "password2": NEW}
-
-        page = console.post(f"/admin/accounts/user/{susan.pk}/password/", body)
-
-        assert page.status_code == 404
-        assert not User.objects.filter(username="susan").exists()
-
 
 class TestOwnPassword:
     def test_it_is_changed_and_the_session_goes_on(

@@ -77,11 +77,6 @@ def end_by_action_on_a_session(staff: User, sign_in: SignIn, boss: Client) -> No
     assert boss.post("/admin/accounts/session/", body).status_code == 302
 
 
-def set_password_in_the_console(staff: User, sign_in: SignIn, boss: Client) -> None:
-    body = {"password1": NEW, "password2": NEW, "usable_password": "true"}
-    assert boss.post(f"/admin/accounts/user/{staff.pk}/password/", body).status_code == 302
-
-
 def deactivate_and_activate(staff: User, sign_in: SignIn, boss: Client) -> None:
     for action in ("deactivate", "activate"):
         assert boss.post(f"/admin/accounts/user/{staff.pk}/set/{action}/").status_code == 302
@@ -110,7 +105,6 @@ def deactivate_by_query_and_activate(staff: User, sign_in: SignIn, boss: Client)
         end_in_the_console,
         end_by_action,
         end_by_action_on_a_session,
-        set_password_in_the_console,
         deactivate_and_activate,
         deactivate_by_form_and_activate,
         deactivate_by_query_and_activate,

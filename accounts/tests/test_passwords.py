@@ -91,27 +91,17 @@ class TestChange:
         self, make_user: Any, monkeypatch: pytest.MonkeyPatch, weak: str
     ) -> None:
         user = make_user("alice", names="Alice Pleasance-Liddell", is_staff=True)
-        boss = make_user("boss", is_staff=True, is_superuser=True)
-        own, console = Client(), Client()
+        own = Client()
         own.force_login(user)
-        console.force_login(boss)
-        both = {"usable_password": "true", "password1": weak, "password2": weak}
-        new = {"username": "alice.l", "email": "al@example.com", "names": "Alice Liddell"}
         changed = {"old_password": PASSWORD, "new_password1": weak, "new_password2": weak}
         monkeypatch.setattr("getpass.getpass", lambda prompt: weak)
 
-        for response in (
-            console.post(f"/admin/accounts/user/{user.pk}/password/", both),
-            console.post("/admin/accounts/user/add/", both | new),
-            own.post("/admin/password_change/", changed),
-        ):
-            assert response.status_code == 200
+        assert own.post("/admin/password_change/", changed).status_code == 200
         with pytest.raises(CommandError, match="Aborting password change"):
             call_command("changepassword", "alice")
 
         user.refresh_from_db()
         assert user.check_password(PASSWORD)
-        assert User.objects.count() == 2
 
     def test_digits_alone_are_a_password(self, user: User, sign_in: SignIn) -> None:
         assert change(sign_in(user), new="7301948265").status_code == 204

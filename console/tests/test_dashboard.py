@@ -4,13 +4,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.models import Event, User
+from accounts.models import Event, OutgoingEmail, User
 from conftest import SignIn
 from console.dashboard import dashboard
 
@@ -117,3 +118,30 @@ def test_the_dashboard_is_cached(db: None) -> None:
     with CaptureQueriesContext(connection) as queries:
         dashboard()
     assert not queries.captured_queries
+
+
+def test_emails_due_and_the_age_of_the_oldest(
+    browser: Client, user: User, make_user: Callable[..., User]
+) -> None:
+    assert b"Emails due" in browser.get("/admin/").content
+    now = timezone.now()
+    for age, sent_at in ((61, None), (1, None), (90, now), (-5, None)):
+        due_at = now - timedelta(minutes=age)
+        OutgoingEmail.objects.create(
+            kind="new_device", user=user, address=user.email, due_at=due_at, sent_at=sent_at
+        )
+    cache.clear()
+
+    shown = {number.label: number for number in dashboard(with_emails=True)["numbers"]}
+    assert shown["Emails due"].value == 2
+    oldest = shown["Minutes since the oldest was due"]
+    assert (oldest.value, oldest.style) == (61, "bad")
+    assert "2 emails" in browser.get(oldest.url).content.decode()
+
+    support = make_user("susan", is_staff=True)
+    names = ["view_event", "view_session"]
+    support.user_permissions.set(Permission.objects.filter(codename__in=names))
+    browser.force_login(support)
+    page = browser.get("/admin/").content.decode()
+    assert "Active sessions" in page
+    assert "Emails due" not in page

@@ -178,19 +178,11 @@ CONSOLE_FORMS = {
         "username": "bob",
         "email": "bob@example.com",
         "names": "Bob",
-        "usable_password": "true",
-        "password1": "a rainy night",
-        "password2": "a rainy night",
     },
     "/admin/accounts/user/{user}/change/": {
         "username": "alice",
         "email": "alice@example.com",
         "names": "Alice",
-    },
-    "/admin/accounts/user/{user}/password/": {
-        "usable_password": "true",
-        "password1": "a rainy night",
-        "password2": "a rainy night",
     },
     "/admin/password_change/": {
         "old_password": PASSWORD,
