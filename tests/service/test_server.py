@@ -20,7 +20,8 @@ from pytest_django import Settings
 
 from accounts.models import User
 from conftest import API, PASSWORD
-from ops.management.commands.doctor import CheckError, Service
+from health.views import CheckError
+from ops.service_checks import Service
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
 
