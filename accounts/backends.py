@@ -15,7 +15,7 @@ from prometheus_client import Counter
 from rest_framework.exceptions import Throttled
 
 from accounts.counting import count, network_of
-from accounts.models import Event, Session, User
+from accounts.models import Event, OutgoingEmail, Session, User
 from accounts.models.events import UNKNOWN_IDENTITY, WRONG_PASSWORD
 from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, reject_when_full
 
@@ -42,7 +42,7 @@ class LoginFailures:
     """
 
     def __init__(self, user: User | None, identity: str, address: str) -> None:
-        self.user = user
+        self.user, self.address = user, address
         account = f"user:{user.pk}" if user else f"name:{identity}"
         self.account = digest(account)
         network = network_of(address)
@@ -52,7 +52,8 @@ class LoginFailures:
             ip_address__range=(str(network[0]), str(network[-1])),
             last_used_at__gt=timezone.now() - ADDRESS_MEMORY,
         ).exists()
-        self.key = f"login-failures:{digest(account, str(network) if is_known else 'strangers')}"
+        self.strangers_key = key_of(account, "strangers")
+        self.key = key_of(account, str(network)) if is_known else self.strangers_key
 
     def count(self) -> None:
         """Count an attempt, before the password is verified; raise where it is one too many."""
@@ -66,11 +67,25 @@ class LoginFailures:
         # It outlives the window that it is named after, so that it can't expire in between.
         failures = count(self.counter, window + 60)
         if failures == quota + 1:
-            Event.objects.record_limit_reached(self.user, "login-failures")
+            self.report()
         if failures > quota:
             # The cache keeps its own time: where a clock has jumped, nobody waits longer than this.
             wait = min(max(1, until - time.time()), window)
             raise LoginFailuresExceededError(wait)
+
+    def report(self) -> None:
+        """
+        Record the lockout, and send its user a notice.
+
+        The statements are the same for an identity that does not exist: nobody is called "?".
+        """
+        if event := Event.objects.record_limit_reached(self.user, "login-failures"):
+            OutgoingEmail.objects.enqueue_entered(
+                OutgoingEmail.Kind.LOGIN_FAILURES,
+                self.user.username if self.user else "?",
+                client_address=self.address,
+                event=event,
+            )
 
     def uncount(self) -> None:
         with contextlib.suppress(ValueError):
@@ -78,6 +93,10 @@ class LoginFailures:
 
     def clear(self) -> None:
         cache.delete(self.key)
+
+    def clear_all(self) -> None:
+        """Forget the failures of strangers too, where the user has proven the account otherwise."""
+        cache.delete_many([self.key, self.strangers_key])
 
 
 class IdentityBackend(ModelBackend):
@@ -138,6 +157,10 @@ class IdentityBackend(ModelBackend):
             return None
         user.failures = failures
         return user
+
+
+def key_of(account: str, source: str) -> str:
+    return f"login-failures:{digest(account, source)}"
 
 
 def digest(*parts: str) -> str:

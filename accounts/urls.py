@@ -1,6 +1,8 @@
 from rest_framework.routers import SimpleRouter
 
-from accounts.views import AuthViewSet, EventViewSet, SessionViewSet, UserViewSet
+from accounts.views.auth import AuthViewSet
+from accounts.views.lists import EventViewSet, SessionViewSet
+from accounts.views.users import UserViewSet
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("auth/sessions", SessionViewSet, "session")

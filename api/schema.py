@@ -92,7 +92,9 @@ class ProblemAutoSchema(AutoSchema):
         if is_limited:
             for response in responses.values():
                 response["headers"] = LIMITS
-        for status in sorted(self.error_statuses(operation, is_limited)):
+        # An operation documents an error of its own as a response without a body: `404: None`.
+        declared = {int(status) for status in responses if int(status) >= 400}
+        for status in sorted(declared | self.error_statuses(operation, is_limited)):
             responses[str(status)] = error_response(status, problem.ref, is_limited)
         return operation
 

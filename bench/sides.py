@@ -20,6 +20,7 @@ from datetime import timedelta
 from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 from accounts.models import Session, User
+from accounts.serializers.auth import TokenPairSerializer
 clients, now, password = [], timezone.now(), make_password(%(password)r)
 for n in range(%(clients)d):
     user, _ = User.objects.get_or_create(
@@ -29,7 +30,7 @@ for n in range(%(clients)d):
             user=user, user_agent="bench", device="bench", ip_address="127.0.0.1",
             created_at=now, last_used_at=now, expires_at=now + timedelta(days=7))
     session.now = now
-    pair = session.tokens()
+    pair = TokenPairSerializer(session).data
     clients.append({"access": pair["access_token"], "refresh": pair["refresh_token"],
                     "identity": user.username})
 print(json.dumps(clients))

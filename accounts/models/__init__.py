@@ -1,4 +1,7 @@
+from accounts.models.addresses import AddressReservedError
+from accounts.models.credentials import PasswordUnchangedError, StaleLoginError
 from accounts.models.events import Event
+from accounts.models.managers import UserQuerySet
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.sessions import (
     PasswordChangeRequiredError,
@@ -7,9 +10,10 @@ from accounts.models.sessions import (
     SessionQuerySet,
 )
 from accounts.models.tickets import Ticket, TicketError
-from accounts.models.users import PasswordUnchangedError, StaleLoginError, User, UserQuerySet
+from accounts.models.users import User
 
 __all__ = [
+    "AddressReservedError",
     "Event",
     "OutgoingEmail",
     "PasswordChangeRequiredError",

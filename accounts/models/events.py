@@ -95,12 +95,13 @@ class EventQuerySet(models.QuerySet["Event"]):
         if consume_quota(f"limits:{network()}", LIMITS_OF_A_NETWORK):
             self.record_limit_reached(None, name)
 
-    def record_limit_reached(self, user: "User | None", name: str) -> None:
+    def record_limit_reached(self, user: "User | None", name: str) -> "Event | None":
         """Record a limit, which holds without a database too."""
         try:
-            self.record(Event.Kind.LIMIT_REACHED, user, detail=name)
+            return self.record(Event.Kind.LIMIT_REACHED, user, detail=name)
         except DatabaseError as error:
             logger.warning("A limit was reached, but recording it failed: %s", error)
+            return None
 
     def record_change(self, user: "User", names: Iterable[str]) -> None:
         """Record which fields of an account were changed, so often an hour for each actor."""

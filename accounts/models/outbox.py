@@ -7,6 +7,7 @@ one UPDATE and marks it sent with a second. After a crash or a failure the row i
 
 import contextlib
 import uuid
+from collections.abc import Collection
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
         return self.waiting().filter(due_at__lte=Now())
 
     def late(self) -> "OutgoingEmailQuerySet":
-        """Select what was tried in vain and waits for its next attempt."""
+        """Select the emails that were not sent at the last attempt and wait for the next one."""
         return self.waiting().exclude(error="")
 
     def failed(self) -> "OutgoingEmailQuerySet":
@@ -62,11 +63,11 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
         folded: object = Lower(models.Value(address))
         return self.alias(folded=Lower("address")).filter(folded=folded)
 
-    def is_limited(self, address: str) -> bool:
+    def is_limited(self, address: str, kinds: Collection[str]) -> bool:
         """
-        Tell whether EMAIL_LIMIT is reached for a recipient, over all kinds that it counts.
+        Tell whether EMAIL_LIMIT is reached for a recipient, over all of these kinds.
 
-        The caller's transaction holds the address, so that two at once do not both pass.
+        The caller's transaction holds the address or the user: of two at once one is counted first.
         """
         quota, window = settings.EMAIL_LIMIT
         recent = Now() - timedelta(seconds=window)
@@ -74,7 +75,7 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
             models.Q(sent_at=None, failed_at=None)
             | models.Q(sent_at__gt=recent)
             | models.Q(failed_at__gt=recent),
-            kind__in=LIMITED,
+            kind__in=kinds,
         )
         return counted.with_address(address).count() >= quota
 
@@ -96,7 +97,7 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
         """
         if not settings.EMAIL_ENABLED:
             return None
-        if kind not in UNVERIFIED and not (user and user.email_verified):
+        if not may_receive(kind, user):
             return None
         address = address or user.email  # type: ignore[union-attr]
         purpose = purpose_of(kind, with_undo=with_undo)
@@ -117,13 +118,19 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
         """Tell whether a limit on emails to this recipient is reached; hold the address."""
         if kind in LIMITED:
             lock_address(address)
-            return self.is_limited(address)
+            return self.is_limited(address, LIMITED)
+        if kind == OutgoingEmail.Kind.EMAIL_CHANGE_ASKED:
+            # Anybody can register with a stranger's address and cause these. For a verified address
+            # there is no limit: a thief could use it up, and the owner would not get this notice.
+            return not (user and user.email_verified) and self.is_limited(address, {kind})
         if kind == OutgoingEmail.Kind.LOGIN_FAILURES:
             lock_address(address)
             return self.filter(kind=kind, user=user, created_at__gt=Now() - DAY).exists()
         return False
 
-    def enqueue_entered(self, kind: str, identity: str, *, client_address: str) -> None:
+    def enqueue_entered(
+        self, kind: str, identity: str, *, client_address: str, event: Event | None = None
+    ) -> None:
         """
         Write a row with an identity as a stranger entered it; the worker looks the account up.
 
@@ -133,14 +140,14 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
         if not settings.EMAIL_ENABLED:
             return
         if count(f"emails:{network_of(client_address)}", HOUR) <= ENTERED_BY_A_NETWORK:
-            self.create(kind=kind, identity=identity)
+            self.create(kind=kind, identity=identity, event=event)
 
     def claim(self) -> "OutgoingEmail | None":
         """Return the next due email, which is due again after 1, 2, 4 … minutes, at most 4 h."""
         return next(iter(self.raw(CLAIM)), None)
 
     def retry(self) -> int:
-        """Make what failed or waits due now, with all its attempts."""
+        """Make the emails that failed or wait due now, and reset their attempts."""
         return self.filter(sent_at=None).update(attempts=0, due_at=Now(), failed_at=None, error="")
 
     def older(self, age: timedelta) -> "OutgoingEmailQuerySet":
@@ -252,6 +259,8 @@ class OutgoingEmail(models.Model):
 
     def set_recipient(self) -> None:
         self.kind, self.user, self.address = self.recipient()
+        if not may_receive(self.kind, self.user):
+            raise NoRecipientError
         if self.user:
             lock_active(self.user.pk)
         if OutgoingEmail.objects.is_held_back(self.kind, self.user, self.address):
@@ -293,6 +302,11 @@ class OutgoingEmail(models.Model):
             self.fail(error)
         else:
             OutgoingEmail.objects.filter(pk=self.pk).update(error=error)
+
+
+def may_receive(kind: str, user: "User | None") -> bool:
+    """Tell whether an email of this kind may go to this user: notices need a verified address."""
+    return kind in UNVERIFIED or bool(user and user.email_verified)
 
 
 def purpose_of(kind: str, *, with_undo: bool = False) -> str | None:

@@ -24,6 +24,7 @@ from prometheus_client import Counter
 from accounts import tokens
 from accounts.models.batches import BATCH, chunks
 from accounts.models.events import Event, emit, event_context
+from accounts.models.outbox import OutgoingEmail
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -127,7 +128,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
             if verified.must_change_password:
                 raise PasswordChangeRequiredError
             now = verified.now
-            is_known_device = self.make_room(user, device)
+            is_known_device, has_signed_in = self.make_room(user, device)
             session = self.create(
                 user=user,
                 ip_address=address,
@@ -138,9 +139,11 @@ class SessionQuerySet(models.QuerySet["Session"]):
                 authenticated_at=now,
                 expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
             )
-            Event.objects.record(
+            event = Event.objects.record(
                 Event.Kind.SIGNED_IN, user, session=session, is_new_device=not is_known_device
             )
+            if has_signed_in and not is_known_device:
+                OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.NEW_DEVICE, user, event=event)
         session.now = now
         return session
 
@@ -163,23 +166,25 @@ class SessionQuerySet(models.QuerySet["Session"]):
             Event.objects.record(Event.Kind.REAUTHENTICATED, user, session=renewed)
         return renewed
 
-    def make_room(self, user: "User", device: str) -> bool:
+    def make_room(self, user: "User", device: str) -> tuple[bool, bool]:
         """
-        End what one session more would put above the limit, and return if the device is known.
+        End what one session more would put above the limit.
 
-        One statement looks for both.
+        Returns whether the device is known, and whether the user has signed in before. One
+        statement looks for all three.
         """
         sessions, limit = self.filter(user=user), settings.SESSION_LIMIT
         surplus = sessions.active()[limit - 1 : limit] if limit else sessions.none()
-        is_known, is_full = (
+        sign_ins = Event.objects.filter(user_id=user.pk, kind=Event.Kind.SIGNED_IN)
+        is_known, is_full, has_signed_in = (
             get_user_model()
             .objects.filter(pk=user.pk)
-            .values_list(Exists(sessions.filter(device=device)), Exists(surplus))
+            .values_list(Exists(sessions.filter(device=device)), Exists(surplus), Exists(sign_ins))
             .get()
         )
         if is_full:
             sessions.end_least_recently_used(keep=limit - 1)
-        return bool(is_known)
+        return bool(is_known), bool(has_signed_in)
 
     def authenticate(self, claims: tokens.Claims) -> "Session":
         """
@@ -244,9 +249,21 @@ class SessionQuerySet(models.QuerySet["Session"]):
         if settings.REFRESH_GRACE and (session := grace.first()):
             REFRESHES.labels("grace").inc()
             return session
-        replayed = active.end(Session.Reason.TOKEN_REUSE)
+        replayed = active.end_replayed()
         REFRESHES.labels("replayed" if replayed else "refused").inc()
         raise SessionError
+
+    @transaction.atomic
+    def end_replayed(self) -> int:
+        """End the session of a token that was used twice, and send its user a notice."""
+        session = self.select_related("user").first()
+        ended = self.end(Session.Reason.TOKEN_REUSE)
+        if session and ended:
+            events = Event.objects.filter(session_id=session.pk, kind=Event.Kind.REPLAYED)
+            OutgoingEmail.objects.enqueue(
+                OutgoingEmail.Kind.TOKEN_REUSE, session.user, event=events.first()
+            )
+        return ended
 
 
 # An array, because a join with a subquery is planned by statistics that may not know the rows. The
@@ -347,8 +364,8 @@ class Session(models.Model):
 
     objects = SessionQuerySet.as_manager()
 
-    # The database's time, where a pair is about to be handed out.
-    now: datetime
+    # The database's time, where a token pair is about to be issued.
+    now: datetime | None = None
     # The claims of the access token that was presented.
     presented: tokens.Claims
 
@@ -398,37 +415,6 @@ class Session(models.Model):
         self.expires_at = min(now + settings.REFRESH_TOKEN_LIFETIME, end)
         names = ["previous_token_id", "token_id", "authenticated_at", "last_used_at"]
         self.save(update_fields=[*names, "methods", "expires_at"])
-
-    def tokens(self) -> dict[str, Any]:
-        """Return the pair to hand out: a new access token, and the live refresh token again."""
-        access_ends_at = min(self.now + settings.ACCESS_TOKEN_LIFETIME, self.expires_at)
-        names: Any = {"user_id": self.user_id, "session_id": self.pk}
-        return {
-            "access_token": tokens.write(
-                tokens.AccessToken,
-                **names,
-                token_id=uuid.uuid4(),
-                issued_at=self.now,
-                expires_at=access_ends_at,
-                authenticated_at=self.authenticated_at,
-                methods=self.methods,
-            ),
-            "refresh_token": tokens.write(
-                tokens.RefreshToken,
-                **names,
-                token_id=self.token_id,
-                issued_at=self.last_used_at,
-                expires_at=self.expires_at,
-            ),
-            "token_type": "Bearer",
-            "expires_in": seconds_between(self.now, access_ends_at),
-            "refresh_expires_in": seconds_between(self.now, self.expires_at),
-        }
-
-
-def seconds_between(start: datetime, end: datetime) -> int:
-    """Count as tokens do, which carry whole seconds."""
-    return int(end.timestamp()) - int(start.timestamp())
 
 
 # Whatever isn't named here is a session ended by somebody or something else.

@@ -88,12 +88,12 @@ class TicketQuerySet(models.QuerySet["Ticket"]):
         folded: Any = Lower(models.Value(address))
         return self.alias(folded=Lower("address")).filter(folded=folded)
 
-    def reserves(self, address: str, *, except_for: "User | None" = None) -> bool:
+    def reserves(self, address: str, *, except_for: int | None = None) -> bool:
         """
-        Tell whether an undo can restore this address, so that nobody else may take it.
+        Tell whether an undo can restore this address, so that no user but `except_for` may take it.
 
-        To be asked in the transaction that takes the address and after the write: then the unique
-        index has made the two changes come one after the other.
+        Call it in the transaction that takes the address and after the write: the unique index has
+        then ordered the two changes.
         """
         undos = self.open().filter(purpose=Ticket.Purpose.UNDO).with_address(address)
         return (undos.exclude(user=except_for) if except_for else undos).exists()
@@ -151,7 +151,7 @@ class TicketQuerySet(models.QuerySet["Ticket"]):
 
 
 # The clock is read again when the UPDATE has waited for another one: a ticket that the other one
-# ended meanwhile is over by then.
+# ended meanwhile is then rejected.
 USE = """
     UPDATE accounts_ticket SET used_at = clock_timestamp()
      WHERE id = %s AND used_at IS NULL AND expires_at > clock_timestamp()

@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import Event, Session, User
 from accounts.models.batches import prune
-from accounts.models.users import UserManager
+from accounts.models.managers import UserManager
 from accounts.permissions import IsSelfOrReadOnly
 from conftest import API, PASSWORD, SignIn
 

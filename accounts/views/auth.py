@@ -1,11 +1,11 @@
+"""Signing in and out, staying signed in, and the password."""
+
 from functools import cached_property
 from typing import Any
 
-from django.db import transaction
-from django.db.models import QuerySet
-from django.http import Http404
+from django.conf import settings
 from drf_spectacular.utils import extend_schema
-from rest_framework import mixins, status, viewsets
+from rest_framework import status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import (
     AuthenticationFailed,
@@ -14,41 +14,40 @@ from rest_framework.exceptions import (
     PermissionDenied,
     ValidationError,
 )
-from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import tokens
 from accounts.authentication import TokenNotValid
+from accounts.backends import LoginFailures
 from accounts.devices import device_name
 from accounts.models import (
-    Event,
+    OutgoingEmail,
     PasswordChangeRequiredError,
     PasswordUnchangedError,
     Session,
     SessionError,
-    SessionQuerySet,
     StaleLoginError,
     Ticket,
     TicketError,
     User,
 )
-from accounts.permissions import IsAuthenticatedOrNamesIdentity, IsFresh, IsSelfOrReadOnly
-from accounts.serializers import (
-    EventSerializer,
+from accounts.permissions import IsAuthenticatedOrNamesIdentity
+from accounts.serializers.auth import (
+    ForgotPasswordSerializer,
     LoginResponseSerializer,
     LoginSerializer,
     PasswordChangeSerializer,
-    ProfileSerializer,
+    PasswordResetSerializer,
     ReauthenticationSerializer,
     RefreshSerializer,
-    RegistrationSerializer,
-    RevokedSessionsSerializer,
-    SecuritySerializer,
-    SessionSerializer,
+    RegistrationRequestSerializer,
     TokenPairSerializer,
-    UserSerializer,
 )
+from accounts.serializers.sessions import RevokedSessionsSerializer
+from accounts.views.lists import own_sessions
+from accounts.views.responses import EmptySerializer, accepted, require_email
 
 
 class PasswordChangeRequired(PermissionDenied):
@@ -65,6 +64,8 @@ class PasswordChangeRequired(PermissionDenied):
         self.members = {"reset_token": ticket.token}
 
 
+# These routes ignore the Authorization header.
+WITHOUT_TOKEN: Any = {"authentication_classes": [], "permission_classes": [AllowAny]}
 UNCHANGED = ErrorDetail("The new password must be a different one.", code="password_unchanged")
 
 
@@ -94,7 +95,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(
         operation_id="auth_login", request=LoginSerializer, responses=LoginResponseSerializer
     )
-    @action(["POST"], False, authentication_classes=[], permission_classes=[AllowAny])
+    @action(["POST"], False, **WITHOUT_TOKEN)
     def login(self, request: Request) -> Response:
         """Sign in with a username or e-mail address: a new session and its first token pair."""
         serializer = LoginSerializer(data=request.data, context=self.get_serializer_context())
@@ -113,12 +114,12 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
         request.auth = session  # The request is the session's from here on, for its log line too.
-        return Response({**session.tokens(), "user": UserSerializer(session.user).data})
+        return Response(LoginResponseSerializer(session).data)
 
     @extend_schema(
         operation_id="auth_refresh", request=RefreshSerializer, responses=TokenPairSerializer
     )
-    @action(["POST"], False, authentication_classes=[], permission_classes=[AllowAny])
+    @action(["POST"], False, **WITHOUT_TOKEN)
     def refresh(self, request: Request) -> Response:
         """Swap a refresh token for a new pair; the token is spent from then on."""
         serializer = RefreshSerializer(data=request.data)
@@ -130,7 +131,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         request.auth = session
-        return Response(session.tokens())
+        return Response(TokenPairSerializer(session).data)
 
     @extend_schema(
         operation_id="auth_reauthenticate",
@@ -152,7 +153,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
             raise TokenNotValid from error
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
-        return Response(session.tokens())
+        return Response(TokenPairSerializer(session).data)
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
     @action(["POST"], False)
@@ -201,115 +202,75 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
             raise TokenNotValid from error
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    @extend_schema(
+        operation_id="auth_password_forgot",
+        request=ForgotPasswordSerializer,
+        responses={202: EmptySerializer, 404: None},
+        auth=[],
+    )
+    @action(["POST"], False, **WITHOUT_TOKEN, url_path="password/forgot")
+    def forgot_password(self, request: Request) -> Response:
+        """
+        Send an email with a link to reset the password.
 
-class PersonalListMixin(mixins.ListModelMixin):
-    """A list of the caller's own: to read it guesses nothing, so each session has a count."""
+        The response is the same for every identity, with or without an account.
+        """
+        require_email()
+        serializer = ForgotPasswordSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        OutgoingEmail.objects.enqueue_entered(
+            OutgoingEmail.Kind.RESET_PASSWORD,
+            serializer.validated_data["identity"],
+            client_address=request.META["REMOTE_ADDR"],
+        )
+        return accepted()
 
-    action: str
+    @extend_schema(
+        operation_id="auth_password_reset",
+        request=PasswordResetSerializer,
+        responses={204: None},
+        auth=[],
+    )
+    @action(["POST"], False, **WITHOUT_TOKEN, url_path="password/reset")
+    def reset_password(self, request: Request) -> Response:
+        """
+        Set a new password with the token of an email or of a rejected login; end every session.
 
-    @property
-    def throttle_scope(self) -> str:
-        return "auth-read" if self.action == "list" else "auth"
-
-    def throttle_ident(self, request: Request) -> str:
-        return str(request.auth.pk) if self.action == "list" else ""
-
-
-@extend_schema(tags=["auth"])
-class EventViewSet(PersonalListMixin, viewsets.GenericViewSet[Event]):
-    """What happened to the caller's account and sessions, newest first."""
-
-    serializer_class = EventSerializer
-
-    def get_queryset(self) -> QuerySet[Event]:
-        return Event.objects.filter(user_id=self.request.user.pk).order_by("-created_at", "-id")
-
-
-@extend_schema(tags=["auth"])
-class SessionViewSet(PersonalListMixin, viewsets.GenericViewSet[Session]):
-    """The devices on which the caller is signed in."""
-
-    serializer_class = SessionSerializer
-    lookup_value_converter = "uuid"
-
-    def get_queryset(self) -> SessionQuerySet:
-        return own_sessions(self.request)
-
-    @extend_schema(responses={204: None})
-    def destroy(self, request: Request, pk: Any) -> Response:
-        """End one of the caller's sessions."""
-        if not self.get_queryset().filter(pk=pk).end(Session.Reason.USER):
-            raise NotFound
+        It signs nobody in.
+        """
+        serializer = PasswordResetSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        ticket, password = (serializer.validated_data[name] for name in ("token", "new_password"))
+        try:
+            ticket.user.reset_password(ticket, password)
+        except TicketError:
+            serializer.fields["token"].fail("ticket_not_valid")
+        except PasswordUnchangedError as error:
+            raise ValidationError({"new_password": [UNCHANGED]}) from error
+        LoginFailures(ticket.user, ticket.user.username, request.META["REMOTE_ADDR"]).clear_all()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    @extend_schema(
+        operation_id="auth_registration",
+        request=RegistrationRequestSerializer,
+        responses={202: EmptySerializer, 404: None},
+        auth=[],
+    )
+    @action(["POST"], False, **WITHOUT_TOKEN)
+    def registration(self, request: Request) -> Response:
+        """
+        Send an email with a link to register; only with REGISTRATION=verified.
 
-class UserViewSet(
-    mixins.CreateModelMixin,
-    mixins.RetrieveModelMixin,
-    mixins.UpdateModelMixin,
-    mixins.DestroyModelMixin,
-    viewsets.GenericViewSet[User],
-):
-    permission_classes = [IsAuthenticated, IsSelfOrReadOnly]
-    lookup_value_converter = "int"
-    http_method_names = ["get", "head", "post", "patch", "delete"]
-
-    @property
-    def throttle_scope(self) -> str | None:
-        # Each tells something that can be guessed: PATCH, whether an address is registered.
-        return "auth" if self.action in {"create", "partial_update", "destroy"} else None
-
-    def get_permissions(self) -> list[Any]:
-        if self.action == "create":
-            return [AllowAny()]
-        fresh = [IsFresh()] if self.action == "destroy" else []
-        return [*super().get_permissions(), *fresh]
-
-    def get_queryset(self) -> QuerySet[User]:
-        # An update starts from what is stored now: a stale row would undo a deactivation.
-        users = User.objects.all()
-        return users.select_for_update(no_key=True) if self.action == "partial_update" else users
-
-    def get_object(self) -> User:
-        try:
-            return super().get_object()
-        except Http404 as error:
-            if self.kwargs["pk"] == self.request.user.pk:  # Deleted since the token was read.
-                raise TokenNotValid from error
-            raise
-
-    def perform_destroy(self, instance: User) -> None:
-        deleted, _ = instance.delete()
-        if not deleted:
-            raise TokenNotValid
-
-    def get_serializer_class(self) -> type[UserSerializer]:
-        serializers = {"create": RegistrationSerializer, "retrieve": ProfileSerializer}
-        return serializers.get(self.action, UserSerializer)
-
-    @transaction.atomic
-    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Change the caller's own names; never the password or a flag."""
-        return super().partial_update(request, *args, **kwargs)
-
-    @extend_schema(operation_id="users_me")
-    @action(["GET"], False)
-    def me(self, request: Request) -> Response:
-        """Return the caller."""
-        return Response(self.get_serializer(request.user).data)
-
-    @extend_schema(operation_id="users_me_security", responses=SecuritySerializer)
-    @action(["GET"], False, url_path="me/security")
-    def security(self, request: Request) -> Response:
-        """Return how the caller's account is protected."""
-        user: Any = request.user
-        return Response(SecuritySerializer(user).data)
-
-
-# Built once: it is what every request about sessions begins with.
-ACTIVE_SESSIONS = Session.objects.active().order_by("-last_used_at", "-pk")
-
-
-def own_sessions(request: Request) -> SessionQuerySet:
-    """Select the caller's active sessions, the last used first; another's can't be named."""
-    return ACTIVE_SESSIONS.filter(user=request.user.pk)
+        The response is the same for an address that has an account: its owner gets a notice.
+        """
+        require_email()
+        if settings.REGISTRATION != "verified":
+            raise NotFound
+        serializer = RegistrationRequestSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        OutgoingEmail.objects.enqueue_entered(
+            OutgoingEmail.Kind.REGISTRATION,
+            serializer.validated_data["email"],
+            client_address=request.META["REMOTE_ADDR"],
+        )
+        return accepted()

@@ -1,0 +1,170 @@
+"""What signs in, refreshes, proves and changes a password."""
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import authenticate
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.exceptions import AuthenticationFailed
+
+from accounts import tokens
+from accounts.identities import LONGEST_EMAIL
+from accounts.models import Event, Session, Ticket, User
+from accounts.serializers.fields import (
+    EmailField,
+    NewPasswordField,
+    PasswordField,
+    TicketField,
+    validate_new_password,
+)
+from accounts.serializers.users import UserSerializer
+from accounts.tokens import LONGEST_TOKEN
+from api.fields import StringField
+
+
+@extend_schema_serializer(
+    examples=[
+        OpenApiExample(
+            "Alice", {"identity": "alice", "password": "a sunny day in May"}, request_only=True
+        )
+    ]
+)
+class LoginSerializer(serializers.Serializer[User]):
+    identity = StringField(
+        max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
+    )
+    password = PasswordField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        request = self.context["request"]._request
+        user = authenticate(request, username=attrs["identity"], password=attrs["password"])
+        if user is None:
+            raise AuthenticationFailed(code="invalid_credentials")
+        return {"user": user}
+
+
+class PasswordChangeSerializer(serializers.Serializer[User]):
+    """The caller's new password; or, where there is no caller, that of the user who is named."""
+
+    identity = StringField(
+        max_length=LONGEST_EMAIL,
+        required=False,
+        help_text="Whose password, where there is no token.",
+    )
+    current_password = PasswordField()
+    new_password = NewPasswordField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        request = self.context["request"]
+        caller = request.user if request.user.is_authenticated else None
+        if caller:
+            validate_new_password(attrs["new_password"], caller)
+        identity = caller.username if caller else attrs["identity"]
+        user = authenticate(request._request, username=identity, password=attrs["current_password"])
+        if user is None and caller:
+            wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
+            raise serializers.ValidationError({"current_password": [wrong]})
+        if user is None:
+            raise AuthenticationFailed(code="invalid_credentials")
+        if not caller:  # Not before: a stranger would learn what a user's attributes are.
+            self.validate_for(user, attrs["new_password"])
+        return {**attrs, "user": user}
+
+    def validate_for(self, user: User, password: str) -> None:
+        try:
+            validate_new_password(password, user)
+        except serializers.ValidationError:
+            # The current password was right, and that is always recorded.
+            Event.objects.record_rejection(user, "new password rejected")
+            raise
+
+
+class ReauthenticationSerializer(serializers.Serializer[User]):
+    password = PasswordField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        request = self.context["request"]
+        user = authenticate(
+            request._request, username=request.user.username, password=attrs["password"]
+        )
+        if user is None:
+            wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
+            raise serializers.ValidationError({"password": [wrong]})
+        return {"user": user}
+
+
+class RefreshSerializer(serializers.Serializer[Session]):
+    # A string that is somewhat too long for a token is an invalid token, so a 401.
+    refresh_token = StringField(max_length=4 * LONGEST_TOKEN, trim_whitespace=False)
+
+
+class TokenPairSerializer(serializers.Serializer[Session]):
+    """A session's pair: a new access token, and the current refresh token."""
+
+    access_token = serializers.CharField()
+    refresh_token = serializers.CharField()
+    token_type = serializers.ChoiceField(["Bearer"])
+    expires_in = serializers.IntegerField(help_text="Seconds left of the access token.")
+    refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")
+
+    def to_representation(self, instance: Session) -> dict[str, Any]:
+        now = instance.now or timezone.now()
+        access_expires_at = min(now + settings.ACCESS_TOKEN_LIFETIME, instance.expires_at)
+        ids: Any = {"user_id": instance.user_id, "session_id": instance.pk}
+        return {
+            "access_token": tokens.write(
+                tokens.AccessToken,
+                **ids,
+                token_id=uuid.uuid4(),
+                issued_at=now,
+                expires_at=access_expires_at,
+                authenticated_at=instance.authenticated_at,
+                methods=instance.methods,
+            ),
+            "refresh_token": tokens.write(
+                tokens.RefreshToken,
+                **ids,
+                token_id=instance.token_id,
+                issued_at=instance.last_used_at,
+                expires_at=instance.expires_at,
+            ),
+            "token_type": "Bearer",
+            "expires_in": seconds_between(now, access_expires_at),
+            "refresh_expires_in": seconds_between(now, instance.expires_at),
+        }
+
+
+def seconds_between(start: datetime, end: datetime) -> int:
+    """Count as tokens do, which carry whole seconds."""
+    return int(end.timestamp()) - int(start.timestamp())
+
+
+class LoginResponseSerializer(TokenPairSerializer):
+    user = UserSerializer()
+
+    def to_representation(self, instance: Session) -> dict[str, Any]:
+        pair = super().to_representation(instance)
+        return {**pair, "user": UserSerializer(instance.user).data}
+
+
+class ForgotPasswordSerializer(serializers.Serializer[User]):
+    identity = StringField(
+        max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
+    )
+
+
+class PasswordResetSerializer(serializers.Serializer[User]):
+    token = TicketField(Ticket.Purpose.RESET, Ticket.Purpose.UNDO, Ticket.Purpose.FORCE)
+    new_password = NewPasswordField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        validate_new_password(attrs["new_password"], attrs["token"].user)
+        return attrs
+
+
+class RegistrationRequestSerializer(serializers.Serializer[User]):
+    email = EmailField(max_length=LONGEST_EMAIL)

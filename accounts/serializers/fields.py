@@ -1,0 +1,89 @@
+"""Fields of accounts: addresses, passwords and the tokens of tickets."""
+
+from typing import Any
+
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.fields import get_error_detail
+
+from accounts.identities import canonical_email
+from accounts.models import Ticket, TicketError, User
+from accounts.models.tickets import TOKEN_LENGTH
+from accounts.passwords import MAXIMUM_LENGTH
+from api.fields import StringField
+
+
+class EmailField(StringField, serializers.EmailField):
+    """An e-mail address in its canonical form."""
+
+    def normalize(self, text: str) -> str:
+        text = super().normalize(text)
+        return canonical_email(text) if text.strip() else text
+
+
+@extend_schema_field(
+    {"type": "string", "format": "password", "minLength": 1, "maxLength": MAXIMUM_LENGTH}
+)
+class PasswordField(StringField):
+    """A password as typed; its length is checked before anything is hashed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs |= {"write_only": True, "trim_whitespace": False, "max_length": MAXIMUM_LENGTH}
+        super().__init__(**kwargs)
+
+
+@extend_schema_field(
+    {"type": "string", "format": "password", "minLength": 8, "maxLength": MAXIMUM_LENGTH}
+)
+class NewPasswordField(PasswordField):
+    """A password that keeps the rules which do not depend on its user."""
+
+    def run_validators(self, value: Any) -> None:
+        try:
+            validate_password(value)
+        except ValidationError as error:
+            raise serializers.ValidationError(get_error_detail(error)) from error
+
+
+@extend_schema_field({"type": "string", "minLength": TOKEN_LENGTH, "maxLength": TOKEN_LENGTH})
+class TicketField(serializers.Field[Ticket, Any, Any, Any]):
+    """
+    The token of a ticket for one of these purposes; its value is the open ticket.
+
+    A token that is missing or odd, and a ticket that is unknown, used or expired, are one error,
+    `ticket_not_valid`. With `own` the ticket must be the caller's. With `required` a missing token
+    is an error of its own.
+    """
+
+    default_error_messages = {
+        "ticket_not_valid": "This token is not valid. It may have been used, or it has expired."
+    }
+
+    def __init__(self, *purposes: str, own: bool = False, required: bool = False) -> None:
+        super().__init__(write_only=True, required=True)
+        self.purposes, self.own, self.is_required = purposes, own, required
+
+    def fail(self, key: str, **kwargs: Any) -> None:  # type: ignore[override]  # always raises
+        own_code = key == "required" and self.is_required
+        super().fail(key if own_code else "ticket_not_valid", **kwargs)
+
+    def to_internal_value(self, data: Any) -> Ticket:
+        user = self.context["request"].user if self.own else None
+        try:
+            return Ticket.objects.find(data, *self.purposes, user=user)
+        except TicketError:
+            self.fail("ticket_not_valid")
+            raise
+
+    def to_representation(self, value: Ticket) -> str:
+        return value.token
+
+
+def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:
+    """Check a password against its user's attributes, which are validated ones."""
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise serializers.ValidationError({field: get_error_detail(error)}) from error

@@ -1,0 +1,23 @@
+"""What several views of accounts respond."""
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers, status
+from rest_framework.exceptions import NotFound
+from rest_framework.response import Response
+
+
+class EmptySerializer(serializers.Serializer[Any]):
+    """An empty object."""
+
+
+def accepted() -> Response:
+    """Return the one response of a route that sends an email, or sends none."""
+    return Response({}, status=status.HTTP_202_ACCEPTED)
+
+
+def require_email() -> None:
+    """Raise NotFound with EMAIL_URL=none: a route that only sends emails does not exist."""
+    if not settings.EMAIL_ENABLED:
+        raise NotFound

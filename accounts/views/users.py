@@ -1,0 +1,156 @@
+"""Users: registration, profile, and what protects the caller's account."""
+
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.http import Http404
+from drf_spectacular.utils import extend_schema
+from rest_framework import mixins, viewsets
+from rest_framework.decorators import action
+from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import TokenNotValid
+from accounts.models import StaleLoginError, TicketError, User
+from accounts.permissions import IsFresh, IsSelfOrReadOnly
+from accounts.serializers.users import (
+    EmailChangeSerializer,
+    EmailTokenSerializer,
+    ProfileSerializer,
+    RegistrationSerializer,
+    SecuritySerializer,
+    UserSerializer,
+    taken_by,
+)
+from accounts.views.responses import EmptySerializer, accepted, require_email
+
+LIMITED = frozenset(
+    {"create", "partial_update", "destroy", "email", "email_verification", "email_verify"}
+)
+
+
+class UserViewSet(
+    mixins.CreateModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.UpdateModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet[User],
+):
+    permission_classes = [IsAuthenticated, IsSelfOrReadOnly]
+    lookup_value_converter = "int"
+    http_method_names = ["get", "head", "post", "patch", "delete"]
+
+    @property
+    def throttle_scope(self) -> str | None:
+        # Each tells something that can be guessed, or sends an email.
+        return "auth" if self.action in LIMITED else None
+
+    def get_permissions(self) -> list[Any]:
+        if self.action == "create":
+            return [AllowAny()]
+        fresh = [IsFresh()] if self.action in {"destroy", "email"} else []
+        return [*super().get_permissions(), *fresh]
+
+    def get_queryset(self) -> QuerySet[User]:
+        # An update starts from what is stored now: a stale row would undo a deactivation.
+        users = User.objects.all()
+        return users.select_for_update(no_key=True) if self.action == "partial_update" else users
+
+    def get_object(self) -> User:
+        try:
+            return super().get_object()
+        except Http404 as error:
+            if self.kwargs["pk"] == self.request.user.pk:  # Deleted since the token was read.
+                raise TokenNotValid from error
+            raise
+
+    def perform_destroy(self, instance: User) -> None:
+        deleted, _ = instance.delete()
+        if not deleted:
+            raise TokenNotValid
+
+    def get_serializer_class(self) -> type[UserSerializer]:
+        serializers = {"create": RegistrationSerializer, "retrieve": ProfileSerializer}
+        return serializers.get(self.action, UserSerializer)
+
+    @transaction.atomic
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Change the caller's own names; never the password or a flag."""
+        return super().partial_update(request, *args, **kwargs)
+
+    @extend_schema(operation_id="users_me")
+    @action(["GET"], False)
+    def me(self, request: Request) -> Response:
+        """Return the caller."""
+        return Response(self.get_serializer(request.user).data)
+
+    @extend_schema(operation_id="users_me_security", responses=SecuritySerializer)
+    @action(["GET"], False, url_path="me/security")
+    def security(self, request: Request) -> Response:
+        """Return how the caller's account is protected."""
+        user: Any = request.user
+        return Response(SecuritySerializer(user).data)
+
+    @extend_schema(
+        operation_id="users_me_email_verification",
+        request=None,
+        responses={202: EmptySerializer, 404: None},
+    )
+    @action(["POST"], False, url_path="me/email/verification")
+    def email_verification(self, request: Request) -> Response:
+        """Send an email to verify the caller's address, unless it is verified."""
+        require_email()
+        user: Any = request.user
+        user.request_email_verification()
+        return accepted()
+
+    @extend_schema(
+        operation_id="users_me_email",
+        request=EmailChangeSerializer,
+        responses={202: EmptySerializer, 403: None, 404: None},
+    )
+    @action(["POST"], False, url_path="me/email")
+    def email(self, request: Request) -> Response:
+        """
+        Request a change of the caller's address: send a link to the new one.
+
+        Nothing changes until the link's token comes to `/users/me/email/verify`. The response is
+        the same for an address that has an account. The token must be fresh.
+        """
+        require_email()
+        serializer = EmailChangeSerializer(data=request.data, context=self.get_serializer_context())
+        serializer.is_valid(raise_exception=True)
+        user: Any = request.user
+        try:
+            user.request_email_change(serializer.validated_data["email"])
+        except TicketError as error:  # Deactivated or deleted since the token was read.
+            raise TokenNotValid from error
+        return accepted()
+
+    @extend_schema(
+        operation_id="users_me_email_verify", request=EmailTokenSerializer, responses=UserSerializer
+    )
+    @action(["POST"], False, url_path="me/email/verify")
+    def email_verify(self, request: Request) -> Response:
+        """
+        Verify the caller's address, or change it, with the token of an email to the caller.
+
+        A change ends the caller's other sessions.
+        """
+        serializer = EmailTokenSerializer(data=request.data, context=self.get_serializer_context())
+        serializer.is_valid(raise_exception=True)
+        user: Any = request.user
+        session: Any = request.auth
+        try:
+            user.confirm_email(serializer.validated_data["token"], session=session)
+        except TicketError:
+            serializer.fields["token"].fail("ticket_not_valid")
+        except StaleLoginError as error:
+            raise TokenNotValid from error
+        except IntegrityError as error:
+            detail = ErrorDetail(taken_by(error)[1], code="unique")
+            raise ValidationError({"token": [detail]}) from error
+        return Response(UserSerializer(user).data)
