@@ -9,19 +9,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.conf import settings
-from django.core.management import CommandError, call_command
-from pytest_django import Settings
 
-from accounts.models import User
 from conftest import API, PASSWORD
-from health.views import CheckError
-from ops.service_checks import Service
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
 
@@ -174,76 +167,6 @@ class TestRequests:
 def test_no_file_is_left_outside_the_project(server: Server) -> None:
     assert not (Path.home() / ".gunicorn").exists()
     assert settings.BASE_DIR == ROOT
-
-
-class TestDoctor:
-    @pytest.fixture(autouse=True)
-    def development(self, settings: Settings) -> None:
-        settings.DEBUG = True
-
-    @pytest.mark.django_db(transaction=True)
-    def test_it_checks_a_session_and_deletes_its_user(self, server: Server) -> None:
-        output = StringIO()
-
-        call_command("doctor", "--url", f"http://127.0.0.1:{server.port}/", stdout=output)
-
-        steps = re.findall(r"  ok      ([\w ]+):", output.getvalue())
-        assert steps[5:] == [
-            "readiness", "register", "log in", "client address", "refresh", "replay", "end",
-            "clean up",
-        ]  # fmt: skip
-        assert not User.objects.exists()
-
-    @pytest.mark.django_db(transaction=True)
-    def test_it_removes_its_user_also_when_a_step_fails(
-        self, server: Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def fail(self: Service) -> str:
-            raise CheckError("no")
-
-        monkeypatch.setattr(Service, "refresh", fail)
-        output = StringIO()
-
-        with pytest.raises(CommandError, match="1 check"):
-            call_command("doctor", "--url", f"http://127.0.0.1:{server.port}", stdout=output)
-
-        assert "failed  refresh: no" in output.getvalue()
-        assert "clean up" in output.getvalue()
-        assert not User.objects.exists()
-
-    @pytest.mark.django_db(transaction=True)
-    def test_an_unreachable_service_fails(self) -> None:
-        with pytest.raises(CommandError, match="1 check"):
-            call_command("doctor", "--url", "http://127.0.0.1:1", stdout=StringIO())
-
-    def test_unexpected_responses_fail_a_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        service = Service("https://api.example.com")
-        service.pair = {"refresh_token": "same", "access_token": "x"}
-        responses: dict[str, Any] = {
-            "/api/v1/health/ready": {"checks": {"cache": {"status": "degraded"}}},
-            "/api/v1/auth/sessions": {"results": [{"current": True, "ip_address": "10.0.0.1"}]},
-            "/api/v1/auth/refresh": {"refresh_token": "same", "access_token": "x"},
-        }
-        monkeypatch.setattr(Service, "call", lambda self, method, path, *a, **k: responses[path])
-
-        for step, reason in (
-            (service.check_readiness, "cache is degraded"),
-            (service.check_address, "TRUSTED_PROXY_COUNT"),
-            (service.refresh, "not rotated"),
-        ):
-            with pytest.raises(CheckError, match=reason):
-                step()
-
-    def test_it_waits_for_limits_up_to_a_maximum(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        service, slept = Service("http://localhost"), []
-        responses = iter([(429, {"Retry-After": "30"}, {}), (503, {"Retry-After": "2"}, {})] * 3)
-        monkeypatch.setattr(Service, "send", lambda *args: next(responses))
-        monkeypatch.setattr("time.sleep", slept.append)
-
-        with pytest.raises(CheckError, match="returned 429"):
-            service.call("GET", "/", expect=200)
-
-        assert slept == [30, 2, 30, 2]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
