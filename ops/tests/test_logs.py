@@ -6,8 +6,8 @@ import logging
 import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
-from accounts.models import Session, User
-from conftest import API, PASSWORD, SecretsHandler, SignIn, find_secrets
+from accounts.models import Session, Ticket, User
+from conftest import API, PASSWORD, SecretsHandler, SignIn, find_secrets, find_tickets
 from ops.logs import RequestIdFilter
 
 
@@ -97,4 +97,28 @@ class TestTheWatch:
         logger.error("an error", exc_info=ValueError(PASSWORD))
 
         assert no_secret_is_logged.found == [PASSWORD, PASSWORD]
+        no_secret_is_logged.found.clear()
+
+    @pytest.mark.parametrize("purpose", Ticket.Purpose.values)
+    def test_it_detects_tickets(self, user: User, purpose: str) -> None:
+        token = Ticket.objects.issue(purpose, user, address=user.email).token
+        other = "x" + token[1:] if token[0] != "x" else "y" + token[1:]
+
+        for text in (token, f"#token={token}", f"%3D{token}&a=b", f'{{"token": "{token}"}}'):
+            assert find_tickets(f"GET /account/{text} 200") == [token]
+        assert find_tickets(f"{other} {token[:-1]} {'a' * 43} {user.pk}") == []
+
+    def test_only_the_development_mailbox_logs_tickets(
+        self, user: User, no_secret_is_logged: SecretsHandler, settings: object
+    ) -> None:
+        token = Ticket.objects.issue("reset", user, address=user.email).token
+        settings.MAILBOX = "mail"
+        logging.getLogger("ops.mailbox").warning("Email: %s", token)
+        assert no_secret_is_logged.found == []
+
+        logging.getLogger("accounts.delivery").warning("Email: %s", token)
+        settings.MAILBOX = None
+        logging.getLogger("ops.mailbox").warning("Email: %s", token)
+
+        assert no_secret_is_logged.found == [token, token]
         no_secret_is_logged.found.clear()

@@ -83,9 +83,10 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
         finally:
             process.terminate()
             assert process.wait(timeout=40) == 0
-            from conftest import find_secrets  # requires settings
+            from conftest import find_secrets, find_tickets  # require settings
 
-            assert not find_secrets(log.read_text())
+            lines = log.read_text()
+            assert not find_secrets(lines) + find_tickets(lines)
 
 
 def workers(server: Server) -> list[psutil.Process]:

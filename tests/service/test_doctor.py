@@ -30,7 +30,7 @@ def development(settings: Settings) -> None:
 @pytest.fixture(params=["open", "verified"])
 def registration(request: pytest.FixtureRequest, settings: Settings) -> str:
     settings.REGISTRATION = request.param
-    return settings.REGISTRATION
+    return str(request.param)
 
 
 @pytest.fixture
