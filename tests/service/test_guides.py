@@ -12,6 +12,7 @@ import pytest
 
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
+from tests.rig.smtp import worker
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
@@ -55,20 +56,43 @@ def assert_like(response: Any, printed: Any, name: str = "") -> None:
         assert response == printed, name
 
 
-def test_the_guide_to_authentication(server: Server) -> None:
-    text = (ROOT / "docs/AUTH_GUIDE.md").read_text()
+VERIFIED = "## Registration by a proven address"
+
+
+def compare(setup: str, text: str, server: Server) -> int:
+    """Run the commands of a text after those of `setup`, and compare what it prints."""
     blocks = re.findall(r"```(sh|json)\n(.*?)```", text, re.DOTALL)
     commands = [block for language, block in blocks if language == "sh"]
-    printed = iter(run(commands, server))
-    output, compared = "", 0
+    [_, *outputs] = run([setup, *commands], server)
+    printed, output, compared = iter(outputs), "", 0
     for language, block in blocks:
         if language == "sh":
             output = next(printed)
         else:
             assert_like(json.loads(output), json.loads(block))
             compared += 1
+    return compared
 
-    assert compared == len([language for language, _ in blocks if language == "json"]) >= 10
+
+@pytest.mark.parametrize("registration", ["open", "verified"])
+def test_the_guide_to_authentication(
+    registration: str, transactional_db: None, tmp_path: Path
+) -> None:
+    text = (ROOT / "docs/AUTH_GUIDE.md").read_text()
+    [setup] = re.findall(r"```sh\n(API=.*?)```", text, re.DOTALL)[:1]
+    general, _, verified = text.replace(f"```sh\n{setup}```", "").partition(VERIFIED)
+    variables = {
+        "AUTH_RATE_LIMIT": "1000/m",
+        "EMAIL_URL": f"filemail://{tmp_path}/mail",
+        "REGISTRATION": registration,
+    }
+    with (
+        serve(tmp_path / "log", **variables) as server,
+        worker(tmp_path / "worker", **variables),
+    ):
+        compared = compare(setup, verified if registration == "verified" else general, server)
+
+    assert compared >= {"open": 20, "verified": 2}[registration]
 
 
 def test_the_readme(server: Server) -> None:
