@@ -15,7 +15,7 @@ from prometheus_client import Counter
 from rest_framework.exceptions import Throttled
 
 from accounts.counting import count, network_of
-from accounts.models import Event, OutgoingEmail, Session, User
+from accounts.models import Event, OutgoingEmail, Session, SessionQuerySet, User
 from accounts.models.events import UNKNOWN_IDENTITY, WRONG_PASSWORD
 from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, reject_when_full
 
@@ -23,6 +23,7 @@ LOGINS = Counter(
     "latchkey_logins", "Passwords that were presented, in the API and the admin.", ["outcome"]
 )
 ADDRESS_MEMORY = timedelta(days=30)
+STRANGERS = "strangers"
 
 
 class LoginFailuresExceededError(Throttled):
@@ -43,17 +44,13 @@ class LoginFailures:
 
     def __init__(self, user: User | None, identity: str, address: str) -> None:
         self.user, self.address = user, address
-        account = f"user:{user.pk}" if user else f"name:{identity}"
+        account = account_of(user, identity)
         self.account = digest(account)
         network = network_of(address)
         # The same statement for an identity that does not exist, or the time would tell.
-        is_known = Session.objects.filter(
-            user=user.pk if user else 0,
-            ip_address__range=(str(network[0]), str(network[-1])),
-            last_used_at__gt=timezone.now() - ADDRESS_MEMORY,
-        ).exists()
-        self.strangers_key = key_of(account, "strangers")
-        self.key = key_of(account, str(network)) if is_known else self.strangers_key
+        addresses = (str(network[0]), str(network[-1]))
+        is_known = recent_sessions(user).filter(ip_address__range=addresses).exists()
+        self.key = key_of(account, str(network) if is_known else STRANGERS)
 
     def count(self) -> None:
         """Count an attempt, before the password is verified; raise where it is one too many."""
@@ -94,9 +91,21 @@ class LoginFailures:
     def clear(self) -> None:
         cache.delete(self.key)
 
-    def clear_all(self) -> None:
-        """Forget the failures of strangers too, where the user has proven the account otherwise."""
-        cache.delete_many([self.key, self.strangers_key])
+
+def clear_login_failures(user: User) -> None:
+    """Clear the counts of every address, where the user has proven the account otherwise."""
+    addresses = recent_sessions(user).order_by().values_list("ip_address", flat=True).distinct()
+    sources = {STRANGERS, *(str(network_of(address)) for address in addresses)}
+    cache.delete_many([key_of(account_of(user), source) for source in sources])
+
+
+def recent_sessions(user: User | None) -> SessionQuerySet:
+    since = timezone.now() - ADDRESS_MEMORY
+    return Session.objects.filter(user=user.pk if user else 0, last_used_at__gt=since)
+
+
+def account_of(user: User | None, identity: str = "") -> str:
+    return f"user:{user.pk}" if user else f"name:{identity}"
 
 
 class IdentityBackend(ModelBackend):

@@ -91,10 +91,22 @@ class AddressModel(ChangesModel):
         self.refresh_from_db()
         if not self.sessions.active().filter(pk=session.pk).exists():
             raise StaleLoginError
-        if ticket.purpose == Ticket.Purpose.VERIFY and ticket.address != self.email:
-            raise TicketError
-        self.email, self.email_verified_at = ticket.address, ticket.used_at
+        self.take_address(ticket)
         cast("User", self).save(keep=session, ticket=ticket)
+
+    def take_address(self, ticket: Ticket) -> None:
+        """
+        Set the address that a used ticket proves; it is verified.
+
+        A ticket to verify, or to reset the password, was meant for the address of its time, which
+        may have changed before the ticket was issued. Raises TicketError in this case.
+        """
+        if ticket.address != self.email:
+            if ticket.purpose not in {Ticket.Purpose.CHANGE, Ticket.Purpose.UNDO}:
+                raise TicketError
+            self.email, self.email_verified_at = ticket.address, None
+        if not self.email_verified:
+            self.email_verified_at = ticket.used_at
 
     def announce_email_change(self, former: str, event: Event, ticket: Ticket | None) -> None:
         """

@@ -115,8 +115,8 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         Set a new password with a `reset`, `undo` or `force` ticket, and end every session.
 
         A ticket from an email verifies the address that it was sent to; an `undo` restores it.
-        Raises TicketError where the ticket has ended meanwhile, and PasswordUnchangedError where
-        staff demand another password.
+        Raises TicketError where the ticket has ended meanwhile, PasswordUnchangedError where staff
+        demand another password, and IntegrityError where another user has the former address.
         """
         forced = ticket.purpose == Ticket.Purpose.FORCE
         if forced and check_password(password, self.password):
@@ -127,5 +127,5 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
             self.refresh_from_db()
             self.password, self.must_change_password = password_hash, False
             if not forced:
-                self.email, self.email_verified_at = ticket.address, ticket.used_at
+                cast("User", self).take_address(ticket)
             cast("User", self).save(ticket=ticket)

@@ -139,18 +139,18 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
             self.session_epoch = stored["session_epoch"] + 1
             names |= {"session_epoch"}
         super().save(**options, update_fields=names)
-        self.end_what_changes_end(changes, reason, keep)
+        self.end_tickets(changes)
         self.record(changes, stored, ticket)
+        if reason:
+            self.end_sessions_but(keep, reason)
 
     def check_reserved(self) -> None:
         """Raise AddressReservedError; after the write, which waits for who gives an address up."""
         if self.email_is_reserved:
             raise AddressReservedError("accounts_user_email_unique")
 
-    def end_what_changes_end(
-        self, changes: set[str], reason: str | None, keep: Session | None
-    ) -> None:
-        """End the sessions, but for `keep`, and the tickets that are not valid any more."""
+    def end_tickets(self, changes: set[str]) -> None:
+        """End the tickets that are not valid any more, before new ones are issued."""
         if "is_active" in changes:
             Ticket.objects.end_all_of(self)
         if "email" in changes:
@@ -158,11 +158,12 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
             Ticket.objects.end_after_address_change(self)
         if "password" in changes:
             Ticket.objects.end_after_password_change(self)
-        if reason:
-            sessions = self.sessions.active()
-            if keep and reason != Session.Reason.ACCOUNT:
-                sessions = sessions.exclude(pk=keep.pk)
-            sessions.end(reason)
+
+    def end_sessions_but(self, keep: Session | None, reason: str) -> None:
+        sessions = self.sessions.active()
+        if keep and reason != Session.Reason.ACCOUNT:
+            sessions = sessions.exclude(pk=keep.pk)
+        sessions.end(reason)
 
     def lock_stored(self) -> dict[str, Any]:
         """Lock the row and return its columns."""
@@ -175,6 +176,8 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
     def record(self, changes: set[str], stored: dict[str, Any], ticket: Ticket | None) -> None:
         """Record what was changed, and send the notices that belong to it."""
         kinds = self.kinds_of_changes(ticket)
+        if "email" in changes:  # A new address is verified by the change itself.
+            kinds.pop("email_verified_at", None)
         for name in sorted(changes & kinds.keys()):
             event = Event.objects.record(kinds[name], self)
             if name == "password":
@@ -197,7 +200,7 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
             own["password"] = kinds.PASSWORD_RESET
         if self.must_change_password:
             own["must_change_password"] = kinds.PASSWORD_CHANGE_REQUIRED
-        if self.email_verified and purpose != Ticket.Purpose.CHANGE:
+        if self.email_verified:
             own["email_verified_at"] = kinds.EMAIL_VERIFIED
         return own
 

@@ -56,10 +56,18 @@ class UserSerializer(ModelSerializer):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Report identities that are taken; `save` reports those taken since, in a race."""
-        taken = {name: [error] for name in attrs if (error := self.taken_error(name, attrs[name]))}
+        taken = {
+            self.field_of(name): [error]
+            for name in attrs
+            if (error := self.taken_error(name, attrs[name]))
+        }
         if taken:
             raise serializers.ValidationError(taken)
         return attrs
+
+    def field_of(self, name: str) -> str:
+        """Return the field of the body that an identity came in."""
+        return name
 
     def taken_error(self, name: str, value: Any) -> serializers.ErrorDetail | None:
         message = dict(TAKEN.values()).get(name)
@@ -73,17 +81,17 @@ class UserSerializer(ModelSerializer):
         try:
             user: User = super().save(**kwargs)
         except IntegrityError as error:
-            field, message = taken_by(error)
-            detail = serializers.ErrorDetail(message, code="unique")
-            raise serializers.ValidationError({field: [detail]}) from error
+            name, detail = taken_by(error)
+            raise serializers.ValidationError({self.field_of(name): [detail]}) from error
         return user
 
 
-def taken_by(error: IntegrityError) -> tuple[str, str]:
-    """Return the field whose value is taken, and a message."""
-    if isinstance(error, AddressReservedError):
-        return "email", EMAIL_TAKEN
-    return TAKEN[error.__cause__.diag.constraint_name]  # type: ignore[union-attr]
+def taken_by(error: IntegrityError) -> tuple[str, serializers.ErrorDetail]:
+    """Return the field whose value is taken, and what to respond."""
+    name, message = "email", EMAIL_TAKEN
+    if not isinstance(error, AddressReservedError):
+        name, message = TAKEN[error.__cause__.diag.constraint_name]  # type: ignore[union-attr]
+    return name, serializers.ErrorDetail(message, code="unique")
 
 
 class ProfileSerializer(UserSerializer):
@@ -145,11 +153,14 @@ class RegistrationSerializer(UserSerializer):
             del fields["registration_token"]
         return fields
 
+    def field_of(self, name: str) -> str:
+        return "registration_token" if self.fields[name].read_only else name
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        attrs = super().validate(attrs)
         ticket = attrs.pop("registration_token", None)
         if ticket:
             attrs["email"] = ticket.address
+        attrs = super().validate(attrs)
         user = User(**{name: text for name, text in attrs.items() if name != "password"})
         validate_new_password(attrs["password"], user, field="password")
         return {**attrs, "ticket": ticket}

@@ -143,12 +143,26 @@ def test_a_new_password_set_in_the_console_keeps_the_console_session_that_set_it
 
 
 def test_other_changes_end_no_console_session(browser: Client, staff: User, boss: Client) -> None:
-    form = {"username": "susan", "email": "s@example.com", "names": "Susan"}
+    form = {"username": "susan", "email": "susan@example.com", "names": "Susan"}
     form |= {"is_staff": "on", "is_active": "on"}
 
     assert boss.post(f"/admin/accounts/user/{staff.pk}/change/", form).status_code == 302
 
     assert is_signed_in(browser)
+
+
+def test_another_address_ends_every_session(
+    browser: Client, staff: User, boss: Client, sign_in: SignIn
+) -> None:
+    device = sign_in(staff)
+    form = {"username": "susan", "email": "s@example.com", "names": ""}
+    form |= {"is_staff": "on", "is_active": "on"}
+
+    assert boss.post(f"/admin/accounts/user/{staff.pk}/change/", form).status_code == 302
+
+    assert not is_signed_in(browser)
+    assert device.get(f"{API}/users/me").status_code == 401
+    assert staff.sessions.get().end_reason == "email_changed"
 
 
 def test_the_end_of_one_session_of_the_api_ends_none_of_the_console(

@@ -518,7 +518,7 @@ class TestLoginFailures:
                 assert login(client, identity).status_code == 429
             costs.append([query["sql"].split()[0] for query in queries])
 
-        assert costs[0] == ["SELECT", "SELECT"] + ["INSERT"] * at_limit
+        assert costs[0] == ["SELECT", "SELECT"] + ["INSERT", "INSERT"] * at_limit
         assert costs == [costs[0]] * 4
 
     def test_every_failure_costs_the_same_statements(

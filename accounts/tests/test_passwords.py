@@ -123,7 +123,7 @@ class TestChange:
         user = make_user("alice", is_staff=True)
         browser = Client()
         browser.force_login(user)
-        monkeypatch.setattr("accounts.models.users.check_password", None)
+        monkeypatch.setattr("accounts.models.credentials.check_password", None)
         form = {"old_password": "x" * 129, "new_password1": NEW, "new_password2": NEW}
 
         assert browser.post("/admin/password_change/", form).status_code == 200

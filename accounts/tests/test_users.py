@@ -185,16 +185,31 @@ class TestUpdate:
 
         assert errors(response) == {"username": "unique"}
 
-    def test_taken_identities_are_reported_one_at_a_time(
-        self, user: User, stranger: User, sign_in: SignIn
+    @pytest.mark.parametrize("email", ["new@example.com", "mallory@EXAMPLE.com"])
+    def test_another_address_is_rejected_whether_or_not_it_is_taken(
+        self, user: User, stranger: User, sign_in: SignIn, email: str
     ) -> None:
         device, url = sign_in(user), f"{API}/users/{user.pk}"
-        taken = {"email": "mallory@EXAMPLE.com", "username": "mallory"}
 
-        assert errors(device.patch(url, taken)) == {"username": "unique"}
-        assert errors(device.patch(url, taken | {"username": "alice"})) == {"email": "unique"}
+        for name in ("alice", "mallory", "new"):
+            response = device.patch(url, {"email": email, "username": name})
+            assert errors(response) == {"email": "use_email_change"}
         user.refresh_from_db()
         assert (user.username, user.email) == ("alice", "alice@example.com")
+
+    @pytest.mark.parametrize("email", ["alice@example.com", " Alice@EXAMPLE.com"])
+    def test_the_present_address_is_ignored(
+        self, user: User, stranger: User, sign_in: SignIn, email: str
+    ) -> None:
+        device, url = sign_in(user), f"{API}/users/{user.pk}"
+
+        assert errors(device.patch(url, {"email": email, "username": "mallory"})) == {
+            "username": "unique"
+        }
+        assert device.patch(url, {"email": email, "names": "Alice"}).status_code == 200
+        user.refresh_from_db()
+        assert (user.names, user.email) == ("Alice", "alice@example.com")
+        assert device.get(f"{API}/users/me").status_code == 200
 
     def test_a_reserved_username_is_rejected_and_one_given_by_staff_is_kept(
         self, user: User, make_user: Any, sign_in: SignIn

@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any
 
 from django.conf import settings
+from django.db import IntegrityError
 from drf_spectacular.utils import extend_schema
 from rest_framework import status, viewsets
 from rest_framework.decorators import action
@@ -20,7 +21,7 @@ from rest_framework.response import Response
 
 from accounts import tokens
 from accounts.authentication import TokenNotValid
-from accounts.backends import LoginFailures
+from accounts.backends import clear_login_failures
 from accounts.devices import device_name
 from accounts.models import (
     OutgoingEmail,
@@ -46,6 +47,7 @@ from accounts.serializers.auth import (
     TokenPairSerializer,
 )
 from accounts.serializers.sessions import RevokedSessionsSerializer
+from accounts.serializers.users import taken_by
 from accounts.views.lists import own_sessions
 from accounts.views.responses import EmptySerializer, accepted, require_email
 
@@ -247,7 +249,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
             serializer.fields["token"].fail("ticket_not_valid")
         except PasswordUnchangedError as error:
             raise ValidationError({"new_password": [UNCHANGED]}) from error
-        LoginFailures(ticket.user, ticket.user.username, request.META["REMOTE_ADDR"]).clear_all()
+        except IntegrityError as error:  # Another user was given the former address by an import.
+            raise ValidationError({"token": [taken_by(error)[1]]}) from error
+        clear_login_failures(ticket.user)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(

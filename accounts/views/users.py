@@ -8,7 +8,7 @@ from django.http import Http404
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
-from rest_framework.exceptions import ErrorDetail, ValidationError
+from rest_framework.exceptions import ValidationError
 from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -151,6 +151,5 @@ class UserViewSet(
         except StaleLoginError as error:
             raise TokenNotValid from error
         except IntegrityError as error:
-            detail = ErrorDetail(taken_by(error)[1], code="unique")
-            raise ValidationError({"token": [detail]}) from error
+            raise ValidationError({"token": [taken_by(error)[1]]}) from error
         return Response(UserSerializer(user).data)

@@ -16,6 +16,7 @@ from console.model_admin import BoundedAdmin
 from console.site import ConsoleSite
 from console.tests.samples import Part, Sample
 from tests.rig.forms import fields_of
+from tests.rig.mailbox import change_address
 
 NEW = "a rainy night in June"
 
@@ -34,8 +35,7 @@ class TestUser:
         form = fields_of(console.get(page_of(user)))
         change = {"current_password": PASSWORD, "new_password": NEW}
         assert device.post(f"{API}/auth/password", change).status_code == 204
-        address = {"email": "new@example.com"}
-        assert device.patch(f"{API}/users/{user.pk}", address).status_code == 200
+        change_address(device, "new@example.com")
 
         assert console.post(page_of(user), form | {"names": ["Alice"]}).status_code == 302
 
