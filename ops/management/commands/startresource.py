@@ -1,7 +1,9 @@
 """A new app of the shape of `catalog`, from the templates in `ops/management/resource`."""
 
+import keyword
 import re
 from argparse import ArgumentParser
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ class Command(TemplateCommand):
             raise CommandError("--model must be the name of a class, such as OrderLine.")
         root = Path(settings.BASE_DIR)
         modules = {template: module_with(template.format("accounts")) for template in LINES}
-        self.create(root / name, name, model, owner=owner)
+        self.render(root / name, names_of(name, model), owner=owner)
         for template, path in modules.items():
             insert_line(path, template.format(name), before=template.format("accounts"))
         tidy(root, name)
@@ -51,10 +53,9 @@ class Command(TemplateCommand):
             f"Edit {name}/models.py, then: manage.py makemigrations {name} && manage.py migrate"
         )
 
-    def create(self, directory: Path, package: str, model: str, *, owner: bool) -> None:
+    def render(self, directory: Path, names: dict[str, str], *, owner: bool) -> None:
         """Write the files of an app into a new directory."""
         directory.mkdir()
-        names = names_of(package, model)
         options = {"extensions": ["py"], "files": [], "verbosity": 0, "owner": owner}
         super().handle(
             "app", directory.name, str(directory), template=str(TEMPLATE), **options, **names
@@ -70,10 +71,9 @@ def reject_taken_name(name: str) -> None:
         raise CommandError(
             f"The name must have 2 to {LONGEST_NAME} lower-case letters, digits and underscores."
         )
-    TemplateCommand().validate_name(name)
     fields = {field.name for field in get_user_model()._meta.get_fields()}
-    if name in apps.app_configs or name in fields or (settings.BASE_DIR / name).exists():
-        raise CommandError(f"{name} is the name of an app, a directory or a field of users.")
+    if keyword.iskeyword(name) or find_spec(name) or name in {*apps.app_configs, *fields}:
+        raise CommandError(f"{name} is the name of a module, an app or a field of users.")
 
 
 def singular(name: str) -> str:
