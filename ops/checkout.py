@@ -1,17 +1,44 @@
 """Changes to the project's own files, for commands of development."""
 
-import importlib.util
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
 from django.core.management.base import CommandError
 
+# Hidden directories of the project, and directories of generated or secret files.
+HIDDEN = {".ci", ".github"}
+GENERATED = {"__pycache__", "node_modules", "secrets", "staticfiles", "tls"}
+
 
 def require_debug() -> None:
     if not settings.DEBUG:
         raise CommandError("This command changes the project's files, so it requires DEBUG.")
+
+
+def text_files(root: Path) -> Iterator[Path]:
+    """Yield the project's own text files, without what git ignores."""
+    for parent, directories, names in os.walk(root):
+        place = Path(parent)
+        directories[:] = [name for name in directories if is_own(place / name)]
+        yield from (place / name for name in names if is_text(place / name))
+
+
+def is_own(directory: Path) -> bool:
+    """Return whether a directory has files of the project, and no environment or copy."""
+    name = directory.name
+    is_hidden = name.startswith(".") and name not in HIDDEN
+    return not (is_hidden or name in GENERATED or (directory / "pyvenv.cfg").exists())
+
+
+def is_text(path: Path) -> bool:
+    if path.name in {".env", ".git"} or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b"\0" not in file.read(8192)
 
 
 def module_with(line: str) -> Path:
@@ -28,8 +55,8 @@ def insert_line(path: Path, line: str, *, before: str) -> None:
 
 def tidy(root: Path, *paths: str) -> None:
     """Format files and sort their imports, if the tools of development are installed."""
-    if importlib.util.find_spec("ruff") is None:
+    ruff = Path(sys.executable).with_name("ruff")
+    if not ruff.exists():
         return
-    ruff = [sys.executable, "-m", "ruff"]
     for arguments in (["check", "--fix", "--select=I"], ["format"]):
-        subprocess.run([*ruff, *arguments, "--quiet", *paths], cwd=root, check=True)  # noqa: S603 - fixed
+        subprocess.run([ruff, *arguments, "--quiet", *paths], cwd=root, check=True)  # noqa: S603 - fixed

@@ -89,6 +89,18 @@ def test_the_project_is_changed_in_development_only(checkout: Path, settings: Se
         call_command("startresource", "orders")
 
 
+def test_without_the_tools_of_development_nothing_is_formatted(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkout / "module.py"
+    path.write_text("a   = 1\n")
+    monkeypatch.setattr("sys.executable", str(checkout / "python"))
+
+    tidy(checkout, "module.py")
+
+    assert path.read_text() == "a   = 1\n"
+
+
 @pytest.mark.parametrize(
     ("name", "one"),
     [("orders", "order"), ("categories", "category"), ("boxes", "box"), ("classes", "class"),

@@ -1,4 +1,4 @@
-"""A new app of the shape of `catalog`, from the templates in `ops/management/resource`."""
+"""A new app of the shape of the example, from the templates in `ops/management/resource`."""
 
 import keyword
 import re
