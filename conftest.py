@@ -1,11 +1,9 @@
 """Fixtures for users and their clients, and a check of all log lines for secrets."""
 
-import importlib.util
 import logging
 import logging.config
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,16 +19,6 @@ PASSWORD = "a sunny day in May"
 API = "/api/v1"
 
 SignIn = Callable[..., APIClient]
-
-# The catalog is an example. Where an owner has deleted it, the tests that use it are left out.
-EXAMPLE = re.compile(r"\bcatalog\b|/product\b|AUTH_GUIDE")
-HAS_EXAMPLE = importlib.util.find_spec("catalog") is not None
-
-
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    if HAS_EXAMPLE or not collection_path.name.startswith("test_"):
-        return None
-    return True if EXAMPLE.search(collection_path.read_text()) else None
 
 
 @pytest.fixture(autouse=True)

@@ -43,9 +43,9 @@ class ProductViewSet(viewsets.ModelViewSet[Product]):
 
     def get_queryset(self) -> ProductQuerySet:
         # The search text is as long as the product, and no response contains it.
-        products = Product.objects.defer("search_text")
+        rows = Product.objects.all().defer("search_text")
         # The lock prevents a concurrent deletion, after which save() would create the row again.
-        return products.select_for_update() if self.action == "partial_update" else products
+        return rows.select_for_update() if self.action == "partial_update" else rows
 
     def filter_queryset(self, queryset: ProductQuerySet) -> ProductQuerySet:  # type: ignore[override]  # narrower
         if self.action != "list":

@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.checks import Tags, register
 
 from config import checks
@@ -6,7 +7,7 @@ from config import checks
 
 class ProjectConfig(AppConfig):
     name = "config"
-    verbose_name = "Latchkey"
+    verbose_name = settings.PROJECT_NAME
 
     def ready(self) -> None:
         for check in checks.CHECKS:

@@ -33,6 +33,8 @@ SECRETS = {
 # `collectstatic` and `setup` run without a secret. config.E002 prevents other entry points.
 SECRET_KEY = SECRETS["SECRET"][0] or secrets.token_urlsafe(32)
 SECRET_KEY_FALLBACKS = SECRETS["SECRET"][1:]
+# `manage.py renameproject` changes both, and the files that cannot read them.
+PROJECT_NAME = "Latchkey"
 SERVICE_NAME = "latchkey"
 VERSION = env.text("LATCHKEY_VERSION", __version__)
 REVISION = env.text("LATCHKEY_REVISION")
@@ -306,8 +308,8 @@ REST_FRAMEWORK = {
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 SPECTACULAR_SETTINGS = {
-    "TITLE": "Latchkey",
-    "DESCRIPTION": "Users, device sessions on rotating token pairs, and products.",
+    "TITLE": PROJECT_NAME,
+    "DESCRIPTION": "Users, and device sessions on rotating token pairs.",
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v1",

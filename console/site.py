@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.core.exceptions import PermissionDenied
@@ -17,8 +18,7 @@ from console.sign_in import PasswordView, SignInForm
 
 
 class ConsoleSite(admin.AdminSite):
-    site_title = "Latchkey"
-    site_header = "Latchkey"
+    site_title = site_header = settings.PROJECT_NAME
     index_title = "Console"
     site_url = "/api/v1/docs"
     empty_value_display = "-"

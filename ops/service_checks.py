@@ -55,7 +55,7 @@ class Service:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, method=method)  # noqa: S310 - the operator's URL
         request.add_header("Content-Type", "application/json")
-        request.add_header("User-Agent", "latchkey-doctor")
+        request.add_header("User-Agent", f"{settings.SERVICE_NAME}-doctor")
         if self.bearer:
             request.add_header("Authorization", f"Bearer {self.bearer}")
         try:

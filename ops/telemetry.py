@@ -28,7 +28,7 @@ def start_traces() -> None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    names = {"service.name": "latchkey", "service.version": settings.VERSION}
+    names = {"service.name": settings.SERVICE_NAME, "service.version": settings.VERSION}
     provider = TracerProvider(resource=Resource.create(names))
     exporter = OTLPSpanExporter(f"{settings.OTLP_ENDPOINT.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -48,7 +48,7 @@ def start_errors() -> None:
 
     sentry_sdk.init(
         settings.SENTRY_DSN,
-        release=f"latchkey@{settings.VERSION}",
+        release=f"{settings.SERVICE_NAME}@{settings.VERSION}",
         send_default_pii=False,
         include_local_variables=False,
         max_request_body_size="never",

@@ -10,6 +10,13 @@ from django.contrib.postgres.operations import TrigramExtension
 from django.db import migrations, models
 
 
+class SharedTrigramExtension(TrigramExtension):
+    """Other apps have indexes of the extension, so a reversal keeps it."""
+
+    def database_backwards(self, *args):
+        pass
+
+
 class Migration(migrations.Migration):
 
     initial = True
@@ -20,7 +27,7 @@ class Migration(migrations.Migration):
 
     operations = [
         # For the search indexes; a trusted extension, so the database's owner may create it.
-        TrigramExtension(),
+        SharedTrigramExtension(),
         migrations.CreateModel(
             name='Product',
             fields=[

@@ -15,7 +15,7 @@ os.environ |= {
     "REFRESH_TOKEN_SECRET": secrets.token_urlsafe(32),
 }
 
-from config.settings import *  # noqa: E402, F403 - after the environment is set
+from tests.rig.settings import *  # noqa: E402, F403 - after the environment is set
 
 # Other tests cover production hashing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -10,8 +10,8 @@ from pytest_django import Settings
 
 from accounts.models import Event, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher
-from catalog.models import Product
 from conftest import API, PASSWORD
+from tests.articles.models import Article
 from tests.rig.browser import PHONE, chromium, needs_chromium
 from tests.rig.client import Client
 from tests.rig.gunicorn import Server, serve
@@ -165,16 +165,16 @@ def test_a_form_that_was_left_open_changes_only_what_was_typed(
 ) -> None:
     text = "\n  a\n\nb \n"
     owner = User.objects.get(username="alice")
-    product = Product.objects.create(owner=owner, title="Lamp", description=text, amount=1)
+    article = Article.objects.create(owner=owner, title="Lamp", description=text, amount=1)
     sign_in(page, server, "boss")
-    page.goto(f"http://127.0.0.1:{server.port}/admin/catalog/product/{product.pk}/change/")
-    Product.objects.update(amount=7)
+    page.goto(f"http://127.0.0.1:{server.port}/admin/articles/article/{article.pk}/change/")
+    Article.objects.update(amount=7)
     page.get_by_label("Title").fill("Desk lamp")
     page.get_by_role("button", name="Save", exact=True).click()
 
     expect(page.get_by_text("was changed successfully")).to_be_visible()
-    product.refresh_from_db()
-    assert (product.title, product.amount, product.description) == ("Desk lamp", 7, text)
+    article.refresh_from_db()
+    assert (article.title, article.amount, article.description) == ("Desk lamp", 7, text)
 
 
 def test_staff_choose_a_new_password_before_they_sign_in(

@@ -11,16 +11,16 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.models import User
-from catalog.models import Product
 from console.tests.samples import Order, Part, Sample
+from tests.articles.models import Article
 
 MANY = 25_000
 
 
-def add_products(owner: User, number: int) -> None:
+def add_articles(owner: User, number: int) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO catalog_product"
+            "INSERT INTO articles_article"
             " (owner_id, title, description, amount, created_at, updated_at)"
             " SELECT %s, 'Lamp ' || n, '', 1, now(), now() FROM generate_series(1, %s) n",
             [owner.pk, number],
@@ -28,23 +28,23 @@ def add_products(owner: User, number: int) -> None:
 
 
 def rows_read(queries: CaptureQueriesContext) -> list[str]:
-    """Return the statements that read products without a LIMIT."""
+    """Return the statements that read articles without a LIMIT."""
     return [
         query["sql"][:300]
         for query in queries
         if "SELECT" in query["sql"]
-        and 'FROM "catalog_product"' in query["sql"]
+        and 'FROM "articles_article"' in query["sql"]
         and "LIMIT" not in query["sql"]
     ]
 
 
 class TestDeletion:
-    def test_a_user_with_many_products_is_shown_and_deleted(
+    def test_a_user_with_many_articles_is_shown_and_deleted(
         self,
         console: Client,
         user: User,
     ) -> None:
-        add_products(user, MANY)
+        add_articles(user, MANY)
         page = f"/admin/accounts/user/{user.pk}/delete/"
 
         with CaptureQueriesContext(
@@ -54,21 +54,21 @@ class TestDeletion:
 
         text = shown.content.decode()
         assert (text.count("Lamp "), len(text) < 30_000) == (20, True)
-        assert "and more than 9,981 more products" in text
+        assert "and more than 9,981 more articles" in text
         assert "more than 10,000" in text
         assert not rows_read(queries)
         assert console.post(page, {"post": "yes"}).status_code == 302
-        assert not Product.objects.exists()
+        assert not Article.objects.exists()
         assert not User.objects.filter(pk=user.pk).exists()
 
-    def test_users_with_many_products_are_shown_and_deleted(
+    def test_users_with_many_articles_are_shown_and_deleted(
         self,
         console: Client,
         user: User,
         make_user: Callable[..., User],
     ) -> None:
         users = [user, *(make_user(f"user{n}") for n in range(30))]
-        add_products(users[-1], MANY)
+        add_articles(users[-1], MANY)
         body = {"action": "delete_selected", "_selected_action": [user.pk for user in users]}
 
         with CaptureQueriesContext(connection) as queries:
@@ -81,35 +81,35 @@ class TestDeletion:
         console.post("/admin/accounts/user/", body | {"post": "yes"})
         assert list(User.objects.values_list("username", flat=True)) == ["boss"]
 
-    def test_many_products_are_shown_and_deleted(
+    def test_many_articles_are_shown_and_deleted(
         self,
         console: Client,
         user: User,
     ) -> None:
-        add_products(user, 500)
-        body = {"action": "delete_selected", "_selected_action": [Product.objects.first().pk]}
+        add_articles(user, 500)
+        body = {"action": "delete_selected", "_selected_action": [Article.objects.first().pk]}
         body |= {"select_across": "1"}
 
-        text = console.post("/admin/catalog/product/", body).content.decode()
+        text = console.post("/admin/articles/article/", body).content.decode()
 
-        assert "and 480 more products" in text
-        console.post("/admin/catalog/product/", body | {"post": "yes"})
-        assert not Product.objects.exists()
+        assert "and 480 more articles" in text
+        console.post("/admin/articles/article/", body | {"post": "yes"})
+        assert not Article.objects.exists()
 
     def test_an_action_on_too_many_rows_is_rejected(
         self,
         console: Client,
         user: User,
     ) -> None:
-        add_products(user, 1_001)
-        body = {"action": "delete_selected", "_selected_action": [Product.objects.first().pk]}
+        add_articles(user, 1_001)
+        body = {"action": "delete_selected", "_selected_action": [Article.objects.first().pk]}
 
         page = console.post(
-            "/admin/catalog/product/", body | {"select_across": "1", "post": "yes"}, follow=True
+            "/admin/articles/article/", body | {"select_across": "1", "post": "yes"}, follow=True
         )
 
         assert b"An action is limited to 1,000 rows. No row was changed." in page.content
-        assert Product.objects.count() == 1_001
+        assert Article.objects.count() == 1_001
 
     def test_it_names_what_staff_may_not_delete(
         self, user: User, make_user: Callable[..., User]
@@ -117,7 +117,7 @@ class TestDeletion:
         clerk = make_user("clerk", is_staff=True)
         names = ["view_user", "change_user", "delete_user"]
         clerk.user_permissions.set(Permission.objects.filter(codename__in=names))
-        add_products(user, 30)
+        add_articles(user, 30)
         browser = Client()
         browser.force_login(clerk)
         page = f"/admin/accounts/user/{user.pk}/delete/"
@@ -214,7 +214,7 @@ class TestLists:
         assert console.get(f"/admin/accounts/user/?{query}").status_code == 400
 
     def test_a_search_takes_six_words(self, console: Client) -> None:
-        path = "/admin/catalog/product/"
+        path = "/admin/articles/article/"
 
         assert console.get(path, {"q": "a b c d e f"}).status_code == 200
         assert console.get(path, {"q": "a b c d e f g"}).status_code == 400
@@ -234,16 +234,16 @@ class TestUserPage:
         console: Client,
         user: User,
     ) -> None:
-        add_products(user, MANY)
+        add_articles(user, MANY)
 
         with CaptureQueriesContext(connection) as queries:
             page = console.get(f"/admin/accounts/user/{user.pk}/change/").content.decode()
 
-        assert "10,000 products" in page
-        assert f"/admin/catalog/product/?owner={user.pk}" in page
+        assert "10,000 articles" in page
+        assert f"/admin/articles/article/?owner={user.pk}" in page
         assert not rows_read(queries)
-        found = console.get(f"/admin/catalog/product/?owner={user.pk}").content.decode()
-        assert "10000 products" in found
+        found = console.get(f"/admin/articles/article/?owner={user.pk}").content.decode()
+        assert "10000 articles" in found
 
     def test_it_leads_to_no_list_that_staff_may_not_see(
         self, user: User, make_user: Callable[..., User]
@@ -255,4 +255,4 @@ class TestUserPage:
 
         page = browser.get(f"/admin/accounts/user/{user.pk}/change/").content.decode()
 
-        assert "catalog/product" not in page
+        assert "articles/article" not in page

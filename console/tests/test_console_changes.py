@@ -10,11 +10,11 @@ from django.contrib.auth.models import Group
 from django.test import Client
 
 from accounts.models import Event, User
-from catalog.models import Product
 from conftest import API, PASSWORD, SignIn
 from console.model_admin import BoundedAdmin
 from console.site import ConsoleSite
 from console.tests.samples import Part, Sample
+from tests.articles.models import Article
 from tests.rig.forms import fields_of
 from tests.rig.lifecycle import change_address
 
@@ -138,33 +138,33 @@ class TestUser:
         assert Event.objects.latest("id").detail == "names"
 
 
-class TestProduct:
+class TestArticle:
     def test_a_stale_form_does_not_undo_what_the_owner_changed(
         self, console: Client, user: User, sign_in: SignIn
     ) -> None:
-        product = Product.objects.create(owner=user, title="Lamp", description="a\nb ", amount=1)
-        page = f"/admin/catalog/product/{product.pk}/change/"
+        article = Article.objects.create(owner=user, title="Lamp", description="a\nb ", amount=1)
+        page = f"/admin/articles/article/{article.pk}/change/"
         form = fields_of(console.get(page))
-        sign_in(user).patch(f"{API}/product/{product.pk}", {"amount": 7})
+        sign_in(user).patch(f"{API}/articles/{article.pk}", {"amount": 7})
 
         assert console.post(page, form | {"title": ["Desk lamp"]}).status_code == 302
 
-        changed = Product.objects.get()
+        changed = Article.objects.get()
         assert (changed.title, changed.amount, changed.description) == ("Desk lamp", 7, "a\nb ")
-        assert changed.updated_at > product.updated_at
-        assert changed.created_at == product.created_at
+        assert changed.updated_at > article.updated_at
+        assert changed.created_at == article.created_at
 
-    def test_a_stale_form_does_not_bring_back_a_deleted_product(
+    def test_a_stale_form_does_not_bring_back_a_deleted_article(
         self, console: Client, user: User
     ) -> None:
-        product = Product.objects.create(owner=user, title="Lamp", amount=1)
-        page = f"/admin/catalog/product/{product.pk}/change/"
+        article = Article.objects.create(owner=user, title="Lamp", amount=1)
+        page = f"/admin/articles/article/{article.pk}/change/"
         form = fields_of(console.get(page))
-        product.delete()
+        article.delete()
 
         console.post(page, form | {"title": ["Desk lamp"]})
 
-        assert not Product.objects.exists()
+        assert not Article.objects.exists()
 
 
 class TestModelOfAClone:

@@ -15,9 +15,9 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
-from catalog.models import Product
 from conftest import SignIn
 from console.model_admin import LOOKUPS
+from tests.articles.models import Article
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,7 +39,7 @@ PAGES = ["change/", "delete/", "history/", "password/", "end-sessions/", "set/de
 @pytest.fixture(autouse=True)
 def rows(user: User, sign_in: SignIn) -> None:
     sign_in(user)
-    Product.objects.create(owner=user, title="Lamp", amount=1)
+    Article.objects.create(owner=user, title="Lamp", amount=1)
     Group.objects.get_or_create(name="Readers")
 
 
@@ -142,7 +142,7 @@ def test_a_page_is_rejected_or_not_found(console: Client) -> None:
 
 
 def test_a_form_that_is_filled_by_its_address_is_shown(console: Client) -> None:
-    fields = {Product: "owner", User: "groups", Group: "permissions"}
+    fields = {Article: "owner", User: "groups", Group: "permissions"}
     values = itertools.cycle(VALUES)
     paths = [
         f"{page_of(model, 'add')}?{query(**{name: value})}"
@@ -159,7 +159,7 @@ def test_a_form_that_is_filled_by_its_address_is_shown(console: Client) -> None:
 
 def test_a_page_of_the_site_is_rejected_or_shown(console: Client) -> None:
     def autocomplete(**parameters: str) -> str:
-        known = {"app_label": "catalog", "model_name": "product", "field_name": "owner"}
+        known = {"app_label": "articles", "model_name": "article", "field_name": "owner"}
         return f"/admin/autocomplete/?{query(**{**known, **parameters})}"
 
     fields = {

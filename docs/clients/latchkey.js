@@ -3,7 +3,7 @@
 //
 //   const api = new Latchkey("https://api.example.com/api/v1");
 //   await api.login("alice", "a sunny day in May");
-//   const lamp = await api.request("POST", "/product", { title: "Lamp", amount: 3 });
+//   const me = await api.request("GET", "/users/me");
 
 const MAXIMUM_WAIT = 60; // seconds to wait for rate limits and a busy service, in total
 const IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];

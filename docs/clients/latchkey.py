@@ -5,7 +5,7 @@ It needs only the standard library and is thread-safe:
 
     api = Latchkey("https://api.example.com/api/v1")
     api.login("alice", "a sunny day in May")
-    lamp = api.request("POST", "/product", {"title": "Lamp", "amount": 3})
+    me = api.request("GET", "/users/me")
 """
 
 import base64

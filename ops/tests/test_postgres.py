@@ -15,9 +15,9 @@ import pytest
 from django.db import NotSupportedError, OperationalError, connection, transaction
 
 from accounts.models import User
-from catalog.models import Product
 from conftest import API, PASSWORD
 from ops.database.postgres.base import DatabaseWrapper
+from tests.articles.models import Article
 from tests.rig.gunicorn import Server, database_url, serve
 
 
@@ -284,12 +284,12 @@ def test_what_the_server_does_not_support_is_an_error(hot: DatabaseWrapper, tabl
 @contextlib.contextmanager
 def altered() -> Iterator[None]:
     """Widen two columns, as a migration does, and narrow them again."""
-    users, products = User._meta.db_table, Product._meta.db_table
+    users, articles = User._meta.db_table, Article._meta.db_table
 
     def alter(names: str, amount: str) -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"ALTER TABLE {users} ALTER COLUMN names TYPE {names}")
-            cursor.execute(f"ALTER TABLE {products} ALTER COLUMN amount TYPE {amount}")
+            cursor.execute(f"ALTER TABLE {articles} ALTER COLUMN amount TYPE {amount}")
 
     alter("varchar(200)", "bigint")
     try:
@@ -314,8 +314,8 @@ class TestService:
         def use() -> list[int]:
             status, pair = server.post("/auth/login", login)
             bearer = {"Authorization": f"Bearer {pair['access_token']}"}
-            created, product = server.post("/product", lamp, **bearer)
-            paths = ["/users/me", "/product", f"/product/{product['id']}", "/auth/sessions"]
+            created, article = server.post("/articles", lamp, **bearer)
+            paths = ["/users/me", "/articles", f"/articles/{article['id']}", "/auth/sessions"]
             reads = [server.request("GET", f"{API}{p}", **bearer)[0].status for p in paths]
             again, _ = server.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
             return [status, created, *reads, again]

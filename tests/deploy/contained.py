@@ -7,7 +7,6 @@ where these stand here.
 """
 
 import contextlib
-import fnmatch
 import json
 import os
 import re
@@ -43,6 +42,32 @@ def can_contain() -> bool:
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
+def context(directory: Path) -> Iterator[Path]:
+    """Yield the files of the build context: the last pattern that matches a path decides."""
+    text = (ROOT / ".dockerignore").read_text()
+    patterns = [line for line in text.splitlines() if line and not line.startswith("#")]
+    rules = [(pattern[:1] != "!", expression(pattern.removeprefix("!"))) for pattern in patterns]
+    last = max(number for number, (excludes, _) in enumerate(rules) if not excludes)
+    for parent, directories, names in os.walk(directory):
+        place = Path(parent).relative_to(ROOT)
+        # No later pattern can include the files of these directories.
+        directories[:] = [
+            name for name in directories if not is_excluded(place / name, rules[last + 1 :])
+        ]
+        yield from (ROOT / place / name for name in names if not is_excluded(place / name, rules))
+
+
+def expression(pattern: str) -> re.Pattern[str]:
+    """Translate a pattern, which matches a path and everything below it."""
+    translated = re.escape(pattern).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+    return re.compile(f"{translated}(?:/.*)?")
+
+
+def is_excluded(path: Path, rules: list[tuple[bool, re.Pattern[str]]]) -> bool:
+    matching = [excludes for excludes, rule in rules if rule.fullmatch(str(path))]
+    return bool(matching) and matching[-1]
+
+
 class Image:
     """The files, the environment and the commands of the Dockerfile's last stage."""
 
@@ -69,16 +94,12 @@ class Image:
         return next(arguments for step, arguments in self.steps if step == name)
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copy the files that .dockerignore does not exclude."""
-        patterns = (ROOT / ".dockerignore").read_text().split()
-        named = {pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")}
-        ignored = [p.removeprefix("**/") for p in patterns if p.startswith("**/")]
-
-        def ignore(directory: str, names: list[str]) -> set[str]:
-            outside = set(names) - named if Path(directory) == ROOT else set()
-            return outside | {n for n in names if any(fnmatch.fnmatch(n, p) for p in ignored)}
-
-        shutil.copytree(source, target, ignore=ignore, dirs_exist_ok=True)
+        """Copy a file or a directory, without the files that .dockerignore excludes."""
+        files = [source] if source.is_file() else context(source)
+        for file in files:
+            copy = target / file.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
 
     def start(
         self,

@@ -243,11 +243,11 @@ class TestService:
     def test_links_lead_back_to_the_public_host_and_port(self, client: Client, port: int) -> None:
         client.sign_in("boss")
         for _ in range(2):
-            assert client.post(f"{API}/product", {"title": "Lamp", "amount": 1}).status == 201
+            assert client.post(f"{API}/articles", {"title": "Lamp", "amount": 1}).status == 201
 
-        page = client.get(f"{API}/product?limit=1").json
+        page = client.get(f"{API}/articles?limit=1").json
 
-        assert page["next"].startswith(f"https://localhost:{port}{API}/product?")
+        assert page["next"].startswith(f"https://localhost:{port}{API}/articles?")
         assert client.get(page["next"].partition(str(port))[2]).status == 200
 
     def test_the_console_signs_in_and_redirects_at_the_public_host_and_port(
@@ -274,7 +274,7 @@ class TestService:
     def test_too_long_a_body_is_the_same_413_from_both(self, client: Client) -> None:
         origin = {"Origin": "https://app.example.com", "X-Request-ID": "abc"}
         service, nginx = [
-            client.send("POST", f"{API}/product", b"x" * size, **origin)
+            client.send("POST", f"{API}/articles", b"x" * size, **origin)
             for size in (1_500_000, 3_000_000)
         ]
 

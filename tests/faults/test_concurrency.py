@@ -90,14 +90,14 @@ def test_registrations_updates_and_deletion(
 
     owner = Client(servers[0].port).sign_in("same")
     me = owner.get(f"{API}/users/me").json["id"]
-    product = owner.post(f"{API}/product", {"title": "a", "description": "a", "amount": 1}).json[
+    article = owner.post(f"{API}/articles", {"title": "a", "description": "a", "amount": 1}).json[
         "id"
     ]
     copies = [elsewhere(owner, server) for server in servers * 16]
     changes = [{"title": f"t{n}", "description": f"t{n}"} for n in range(16)]
     updates = at_once(
         *[
-            lambda c=c, b=b: c.request("PATCH", f"{API}/product/{product}", b)
+            lambda c=c, b=b: c.request("PATCH", f"{API}/articles/{article}", b)
             for c, b in zip(copies[:16], changes, strict=True)
         ],
         *[
@@ -107,25 +107,25 @@ def test_registrations_updates_and_deletion(
             for n, c in enumerate(copies[16:])
         ],
     )
-    stored = owner.get(f"{API}/product/{product}").json
+    stored = owner.get(f"{API}/articles/{article}").json
     profile = owner.get(f"{API}/users/me").json
     is_whole = stored["title"] == stored["description"] and profile["username"] == profile["names"]
 
     last = at_once(
         *[
-            lambda c=c: c.post(f"{API}/product", {"title": "late", "amount": 1})
+            lambda c=c: c.post(f"{API}/articles", {"title": "late", "amount": 1})
             for c in copies[:16]
         ],
         *[lambda c=c: c.request("DELETE", f"{API}/users/{me}") for c in copies[16:20]],
     )
-    statement = f"SELECT count(*) FROM catalog_product WHERE owner_id = {int(me)}"  # noqa: S608 - an integer
+    statement = f"SELECT count(*) FROM articles_article WHERE owner_id = {int(me)}"  # noqa: S608 - an integer
     ((orphans,),) = postgres.execute(statement, dbname="latchkey")
     # Concurrent deletions may each report that the user does not exist.
     assert {response.status for response in last[16:]} <= {204, 401, 404}
     odd = [a.status for a in [*updates, *last] if a.status >= 500 or a.status == 0]
     figure(
-        "16 registrations of one name; 32 updates of one user and product; 4 deletions against 16 "
-        "new products: created; consistent; left behind; 5xx",
+        "16 registrations of one name; 32 updates of one user and row; 4 deletions against 16 "
+        "new rows: created; consistent; left behind; 5xx",
         demanded="1; yes; 0; 0",
         measured=f"{registered[201]}; {'yes' if is_whole else 'no'}; {orphans}; {len(odd)}",
         met=registered[201] == 1

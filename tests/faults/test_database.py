@@ -94,10 +94,10 @@ def test_an_outage_is_reported_and_recovery_is_detected(
 
             return note
 
-        product = {"title": "Lamp", "amount": 1}
-        writes = [noting(lambda c=c: c.post(f"{API}/product", product)) for c in clients[:3]]
+        article = {"title": "Lamp", "amount": 1}
+        writes = [noting(lambda c=c: c.post(f"{API}/articles", article)) for c in clients[:3]]
         reads = [lambda c=c: c.get(f"{API}/users/me") for c in clients[3:6]]
-        reads += [lambda c=c: c.get(f"{API}/product") for c in clients[6:]]
+        reads += [lambda c=c: c.get(f"{API}/articles") for c in clients[6:]]
         ready, live = Client(server.port), Client(server.port)
         with (
             Load(lambda: live.get("/health/live"), pause=0.05) as alive,

@@ -42,7 +42,7 @@ def test_logins_do_not_starve_the_rest(
         attackers: Future[list[tuple[int, float]]] = elsewhere.submit(flood, server.port, pause)
         time.sleep(5)  # All threads are warmed up; further growth is a leak.
         memory = sum(worker.memory_info().rss for worker in workers(server))
-        products, lives = measure(server.port, SECONDS - 7)
+        articles, lives = measure(server.port, SECONDS - 7)
         attempts = attackers.result()
         grown = sum(worker.memory_info().rss for worker in workers(server)) / memory - 1
 
@@ -50,10 +50,10 @@ def test_logins_do_not_starve_the_rest(
     rejected = [seconds for status, seconds in attempts if status == 503]
     odd = [status for status, _ in attempts if status not in {401, 503}]
     figure(
-        f"{CLIENTS} clients at login, {behaviour}: p99 of GET /product (idle), of liveness",
+        f"{CLIENTS} clients at login, {behaviour}: p99 of a list (idle), of liveness",
         demanded="5 times idle and 100 ms; 50 ms" if pause is None else "-",
-        measured=f"{products:.0f} ms ({idle:.0f} ms); {lives:.0f} ms",
-        met=pause is not None or (products <= min(100, 5 * idle) and lives <= 50),
+        measured=f"{articles:.0f} ms ({idle:.0f} ms); {lives:.0f} ms",
+        met=pause is not None or (articles <= min(100, 5 * idle) and lives <= 50),
     )
     figure(
         f"{CLIENTS} clients at login, {behaviour}: logins of what the machine can hash; longest "
@@ -79,10 +79,10 @@ def hashes_per_second() -> float:
 
 
 def measure(port: int, seconds: float) -> tuple[float, float]:
-    """Request products and liveness thirty times a second; return both p99 in ms."""
-    products, lives = Client(port), Client(port)
+    """Request articles and liveness thirty times a second; return both p99 in ms."""
+    articles, lives = Client(port), Client(port)
     with (
-        Load(lambda: products.get(f"{API}/product"), pause=0.03) as listing,
+        Load(lambda: articles.get(f"{API}/articles"), pause=0.03) as listing,
         Load(lambda: lives.get("/health/live"), pause=0.03) as living,
     ):
         time.sleep(seconds)

@@ -107,7 +107,7 @@ def shout(port: int) -> Iterator[object]:
         client.access = ""
         chunked = client.send("POST", f"{API}/auth/login", iter([body]))
         whole = client.send("POST", f"{API}/auth/login", body)
-        headers = client.request("GET", f"{API}/product", **{"X-Long": "x" * 1024 * 1024})
+        headers = client.request("GET", f"{API}/articles", **{"X-Long": "x" * 1024 * 1024})
         return [whole.status, chunked.status, headers.status]
 
     with Load(send, pause=0.1) as load:
@@ -127,8 +127,8 @@ def test_only_the_proxy_sets_the_client_address(
             liar.request("POST", f"{API}/auth/login", wrong, **{"X-Forwarded-For": f"10.0.0.{n}"})
             for n in range(8)
         ]
-        too_long = device.send("POST", f"{API}/product", b"x" * (1024 * 1024 + 1))
-        far_too_long = device.send("POST", f"{API}/product", b"x" * 3 * 1024 * 1024)
+        too_long = device.send("POST", f"{API}/articles", b"x" * (1024 * 1024 + 1))
+        far_too_long = device.send("POST", f"{API}/articles", b"x" * 3 * 1024 * 1024)
     passed = [response.status for response in attempts].count(401)
     figure(
         "The client's address through the proxy; logins that get through with forged addresses",

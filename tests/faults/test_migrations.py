@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from accounts.models import Session, User
-from catalog.models import Product
 from conftest import API
+from tests.articles.models import Article
 from tests.faults.conftest import Figure
 from tests.rig.client import Client
 from tests.rig.gunicorn import NO_LIMITS, serve
@@ -21,7 +21,7 @@ COLUMNS = [
     (User, "names", "varchar(150)", "varchar(200)"),
     (User, "email", "varchar(254)", "varchar(300)"),
     (Session, "device", "varchar(100)", "varchar(200)"),
-    (Product, "amount", "integer", "bigint"),
+    (Article, "amount", "integer", "bigint"),
 ]
 
 
@@ -45,13 +45,13 @@ def test_widening_columns_fails_no_request(
         clients = [Client(server.port).sign_in() for _ in range(8)]
 
         def use(client: Client) -> list[int]:
-            created = client.post(f"{API}/product", {"title": "Lamp", "amount": 1})
-            path = f"{API}/product/{created.json['id']}"
+            created = client.post(f"{API}/articles", {"title": "Lamp", "amount": 1})
+            path = f"{API}/articles/{created.json['id']}"
             return [
                 created.status,
                 client.request("PATCH", path, {"amount": 2}).status,
                 client.get(path).status,
-                client.get(f"{API}/product").status,
+                client.get(f"{API}/articles").status,
                 client.get(f"{API}/users/me").status,
                 client.get(f"{API}/auth/sessions").status,
                 client.refresh().status,

@@ -31,7 +31,7 @@ def test_a_draining_server_is_not_ready_and_serves_requests(
         server.process.send_signal(signal.SIGUSR1)
 
         unready = wait_until(lambda: client.get("/health/ready").status == 503, seconds=5)
-        responses = [client.get(path) for path in (f"{API}/product", "/health/live")]
+        responses = [client.get(path) for path in (f"{API}/articles", "/health/live")]
     assert [response.status for response in responses] == [200, 200]
     assert {response.headers["Connection"] for response in responses} == {"close"}
     figure(
@@ -54,16 +54,16 @@ def test_a_stopping_server_completes_its_requests(
         def log_in() -> int:
             return Client(server.port).post(f"{API}/auth/login", body).status
 
-        def list_products() -> int:
+        def list_articles() -> int:
             time.sleep(0.1)
-            return Client(server.port).get(f"{API}/product").status
+            return Client(server.port).get(f"{API}/articles").status
 
         def stop() -> int:
             time.sleep(0.1)
             server.process.send_signal(signal.SIGTERM)
             return 0
 
-        *statuses, _ = at_once(*[log_in] * 8, *[list_products] * 8, stop)
+        *statuses, _ = at_once(*[log_in] * 8, *[list_articles] * 8, stop)
         logins, lists = statuses[:8], statuses[8:]
     rejected = lists.count(0)
     figure(
@@ -101,8 +101,8 @@ def test_a_rolling_restart_and_a_reload_lose_nothing(
         def use(client: Client) -> list[tuple[str, int]]:
             return [
                 ("me", client.get(f"{API}/users/me").status),
-                ("list", client.get(f"{API}/product").status),
-                ("create", client.post(f"{API}/product", {"title": "x", "amount": 1}).status),
+                ("list", client.get(f"{API}/articles").status),
+                ("create", client.post(f"{API}/articles", {"title": "x", "amount": 1}).status),
                 ("refresh", client.refresh().status),
             ]
 

@@ -18,8 +18,8 @@ from tests.rig.redis import Redis, needs_redis
 
 CLIENTS = 6
 # A list that is long enough for cursors, which SECRET signs.
-PRODUCTS = """
-    INSERT INTO catalog_product (title, description, amount, created_at, updated_at, owner_id)
+ARTICLES = """
+    INSERT INTO articles_article (title, description, amount, created_at, updated_at, owner_id)
     SELECT 'Lamp ' || n, '', n, now(), now(), (SELECT min(id) FROM accounts_user)
       FROM generate_series(1, 10020) AS n
 """
@@ -82,8 +82,8 @@ def test_no_session_is_lost_while_each_secret_is_changed(
         urls = {"DATABASE_URL": postgres.url, "CACHE_URL": redis.url}
         fleet = Fleet(stack, tmp_path, **urls, **old)
         clients = [Client(fleet.running[0][0]).sign_in() for _ in range(CLIENTS)]
-        postgres.execute(PRODUCTS, dbname="latchkey", user="latchkey")
-        following = clients[0].get(f"{API}/product?page=1000").json["next"]
+        postgres.execute(ARTICLES, dbname="latchkey", user="latchkey")
+        following = clients[0].get(f"{API}/articles?page=1000").json["next"]
         path = f"{API}{following.partition(API)[2]}"
         before = Client(0)
         before.access = clients[0].access

@@ -66,7 +66,7 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
     """
     port = int(variables.get("PORT", 0)) or free_port()
     environment = os.environ | {
-        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.rig.settings",
         "DATABASE_URL": database_url(),
         "HOST": "127.0.0.1",
         "PORT": str(port),

@@ -73,7 +73,7 @@ class Postgres(Cluster):
         self.url = self.url_of("latchkey")
         self.execute(f"CREATE ROLE latchkey LOGIN PASSWORD '{self.PASSWORD}'")
         self.execute("CREATE DATABASE latchkey OWNER latchkey TEMPLATE template0 ENCODING 'UTF8'")
-        variables = {"DJANGO_SETTINGS_MODULE": "config.settings", "DATABASE_URL": self.url}
+        variables = {"DJANGO_SETTINGS_MODULE": "tests.rig.settings", "DATABASE_URL": self.url}
         migrate = [sys.executable, "manage.py", "migrate", "--verbosity=0"]
         subprocess.run(migrate, cwd=ROOT, env=os.environ | variables, check=True)
 

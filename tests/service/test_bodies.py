@@ -12,8 +12,8 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
-from catalog.models import Product
 from conftest import API, PASSWORD, SignIn
+from tests.articles.models import Article
 
 MOST_CPU = 0.05  # seconds
 SIZE = 1024 * 1024 - 2000
@@ -49,8 +49,8 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
         "password": "a rainy night",
     },
     ("PATCH", "/users/{user}"): {"username": "alice", "email": "alice@example.com", "names": "A"},
-    ("POST", "/product"): {"title": "Lamp", "description": "Warm light.", "amount": 3},
-    ("PATCH", "/product/{product}"): {"title": "Lamp", "description": "Warm light.", "amount": 3},
+    ("POST", "/articles"): {"title": "Lamp", "description": "Warm light.", "amount": 3},
+    ("PATCH", "/articles/{article}"): {"title": "Lamp", "description": "Warm light.", "amount": 3},
 }
 STRUCTURES = {
     "many keys": fill('"a":1,', "{", '"a":1}'),
@@ -108,11 +108,11 @@ def least_cpu(send: Callable[[], Any], *, enough: float) -> tuple[float, Any]:
 @pytest.fixture
 def send(user: User, sign_in: SignIn) -> Callable[[str, str, str], Any]:
     device = sign_in(user)
-    product = Product.objects.create(owner=user, title="Lamp", amount=1)
+    article = Article.objects.create(owner=user, title="Lamp", amount=1)
 
     def send(method: str, path: str, body: str) -> Any:
         client = APIClient() if path in {"/auth/login", "/auth/refresh", "/users"} else device
-        path = path.format(user=user.pk, product=product.pk)
+        path = path.format(user=user.pk, article=article.pk)
         data = body.encode()
         assert len(data) <= 1024 * 1024
         return client.generic(method, f"{API}{path}", data, "application/json")
@@ -160,16 +160,16 @@ def test_punctuation_in_a_text_is_not_structure(
     text = '{["\\,' * 1_600
 
     response = send(
-        "POST", "/product", json.dumps({"title": "x", "description": text, "amount": 1})
+        "POST", "/articles", json.dumps({"title": "x", "description": text, "amount": 1})
     )
 
     assert response.status_code == 201
     assert response.json()["description"] == text
     body = {"title": "x", "amount": 1, "ignored": ["\\", '"', '\\"', *[","] * 30_000]}
     assert (
-        send("POST", "/product", json.dumps(body | {"ignored": "," * 900_000})).status_code == 201
+        send("POST", "/articles", json.dumps(body | {"ignored": "," * 900_000})).status_code == 201
     )
-    assert send("POST", "/product", json.dumps(body)).status_code == 400
+    assert send("POST", "/articles", json.dumps(body)).status_code == 400
 
 
 CONSOLE_FORMS = {
@@ -189,7 +189,7 @@ CONSOLE_FORMS = {
         "new_password1": "a rainy night",
         "new_password2": "a rainy night",
     },
-    "/admin/catalog/product/add/": {"title": "Lamp", "description": "", "amount": "1"},
+    "/admin/articles/article/add/": {"title": "Lamp", "description": "", "amount": "1"},
 }
 
 
@@ -235,11 +235,11 @@ def test_the_longest_text_fits_into_a_form(user: User, make_user: Callable[..., 
     form = {"title": "🚀" * 200, "description": "🚀" * 10_000, "amount": "1", "owner": user.pk}
 
     response = browser.post(
-        "/admin/catalog/product/add/", urlencode(form), "application/x-www-form-urlencoded"
+        "/admin/articles/article/add/", urlencode(form), "application/x-www-form-urlencoded"
     )
 
     assert response.status_code == 302
-    assert len(Product.objects.get().description) == 10_000
+    assert len(Article.objects.get().description) == 10_000
 
 
 PART = b'--x\r\nContent-Disposition: form-data; name="a"%b\r\n\r\nb\r\n'

@@ -64,9 +64,9 @@ class TestPython:
         return api
 
     def test_it_creates_and_signs_out(self, api: Any) -> None:
-        lamp = api.request("POST", "/product", {"title": "Lamp", "amount": 3})
-        assert api.request("GET", f"/product/{lamp['id']}") == lamp
-        assert api.request("DELETE", f"/product/{lamp['id']}") is None
+        lamp = api.request("POST", "/articles", {"title": "Lamp", "amount": 3})
+        assert api.request("GET", f"/articles/{lamp['id']}") == lamp
+        assert api.request("DELETE", f"/articles/{lamp['id']}") is None
 
         api.logout()
 
@@ -98,7 +98,7 @@ class TestPython:
 
     def test_an_error_contains_the_reason(self, api: Any) -> None:
         with pytest.raises(latchkey.ApiError, match="1 field needs attention") as error:
-            api.request("POST", "/product", {"title": "Lamp"})
+            api.request("POST", "/articles", {"title": "Lamp"})
 
         assert error.value.problem["errors"][0]["field"] == "amount"
 
@@ -137,9 +137,9 @@ class TestJavaScript:
         return page
 
     def test_it_creates_and_signs_out(self, tab: Page) -> None:
-        lamp = tab.evaluate('api.request("POST", "/product", {title: "Lamp", amount: 3})')
-        assert tab.evaluate(f'api.request("GET", "/product/{lamp["id"]}")') == lamp
-        assert tab.evaluate(f'api.request("DELETE", "/product/{lamp["id"]}")') is None
+        lamp = tab.evaluate('api.request("POST", "/articles", {title: "Lamp", amount: 3})')
+        assert tab.evaluate(f'api.request("GET", "/articles/{lamp["id"]}")') == lamp
+        assert tab.evaluate(f'api.request("DELETE", "/articles/{lamp["id"]}")') is None
 
         tab.evaluate("api.logout()")
 

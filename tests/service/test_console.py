@@ -9,8 +9,8 @@ from django.contrib.auth.models import Group, Permission
 from django.test import Client
 
 from accounts.models import Session, User
-from catalog.models import Product
 from conftest import API, SignIn
+from tests.articles.models import Article
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def staff(make_user: Callable[..., User]) -> Callable[..., Client]:
     """Sign in as a member of a group, as someone with permissions, or as a superuser."""
     # Tests that commit remove the rows that migrations created.
     import_module("accounts.migrations.0003_support_group").make_group(apps, None)
-    import_module("catalog.migrations.0002_catalog_group").make_group(apps, None)
+    import_module("tests.articles.migrations.0002_group").make_group(apps, None)
 
     def sign_in(group: str = "", *permissions: str) -> Client:
         user = make_user("boss", is_staff=True, is_superuser=not group and not permissions)
@@ -36,7 +36,7 @@ def page_of(user: User) -> str:
 
 
 class TestOwned:
-    @pytest.mark.parametrize(("number", "text"), [(0, ">0 products<"), (1, ">1 product<")])
+    @pytest.mark.parametrize(("number", "text"), [(0, ">0 articles<"), (1, ">1 article<")])
     def test_the_page_of_a_user_counts_and_links_what_the_user_owns(
         self,
         staff: Callable[..., Client],
@@ -46,7 +46,7 @@ class TestOwned:
         text: str,
     ) -> None:
         for owner in [user] * number + [stranger]:
-            Product.objects.create(owner=owner, title=f"Of {owner}", amount=1)
+            Article.objects.create(owner=owner, title=f"Of {owner}", amount=1)
         browser = staff()
 
         page = browser.get(page_of(user)).content.decode()
@@ -59,42 +59,42 @@ class TestOwned:
     def test_rows_that_staff_may_not_see_are_not_counted(
         self, staff: Callable[..., Client], user: User
     ) -> None:
-        Product.objects.create(owner=user, title="Lamp", amount=1)
+        Article.objects.create(owner=user, title="Lamp", amount=1)
 
         page = staff("Support").get(page_of(user)).content.decode()
 
-        assert "product" not in page.replace("user_products", "")
+        assert "article" not in page.replace("user_articles", "")
 
-    def test_a_user_is_deleted_with_sessions_and_products(
+    def test_a_user_is_deleted_with_sessions_and_articles(
         self, staff: Callable[..., Client], user: User, sign_in: SignIn
     ) -> None:
         sign_in(user)
-        Product.objects.create(owner=user, title="Lamp", amount=1)
+        Article.objects.create(owner=user, title="Lamp", amount=1)
 
         url = f"/admin/accounts/user/{user.pk}/delete/"
         assert staff().post(url, {"post": "yes"}).status_code == 302
 
-        assert not Product.objects.exists()
+        assert not Article.objects.exists()
         assert not Session.objects.exists()
 
 
 class TestGroups:
-    def test_support_does_not_manage_products(
+    def test_support_does_not_manage_articles(
         self, staff: Callable[..., Client], user: User, sign_in: SignIn
     ) -> None:
-        product = Product.objects.create(owner=user, title="Lamp", amount=1)
+        article = Article.objects.create(owner=user, title="Lamp", amount=1)
         browser = staff("Support")
 
-        assert b"catalog/product" not in browser.get("/admin/").content
-        address = f"/admin/catalog/product/{product.pk}/change/"
+        assert b"articles/article" not in browser.get("/admin/").content
+        address = f"/admin/articles/article/{article.pk}/change/"
         assert browser.post(address, {"amount": "2"}).status_code == 403
         susan = sign_in(User.objects.get(username="boss"))
-        assert susan.patch(f"{API}/product/{product.pk}", {"amount": 2}).status_code == 403
+        assert susan.patch(f"{API}/articles/{article.pk}", {"amount": 2}).status_code == 403
 
-    def test_the_catalog_group_sees_no_users(
+    def test_the_articles_group_sees_no_users(
         self, staff: Callable[..., Client], user: User
     ) -> None:
-        browser = staff("Catalog")
+        browser = staff("Articles")
 
         for path in ("user", "session", "event"):
             assert browser.get(f"/admin/accounts/{path}/").status_code == 403

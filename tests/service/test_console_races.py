@@ -10,8 +10,8 @@ from pytest_django import Settings
 
 from accounts.models import Event, User
 from accounts.tests.test_races import at_once
-from catalog.models import Product
 from conftest import API, PASSWORD, SignIn
+from tests.articles.models import Article
 from tests.rig.forms import Fields, fields_of
 
 ROUNDS = 40
@@ -68,41 +68,41 @@ def test_an_account_that_was_deleted_stays_deleted(
         assert not User.objects.filter(pk=user.pk).exists()
 
 
-def test_a_product_keeps_what_its_owner_changed(
+def test_an_article_keeps_what_its_owner_changed(
     console: Client, user: User, sign_in: SignIn
 ) -> None:
     device = sign_in(user)
     for _ in range(ROUNDS):
-        product = Product.objects.create(owner=user, title="Lamp", amount=1)
-        page = f"/admin/catalog/product/{product.pk}/change/"
+        article = Article.objects.create(owner=user, title="Lamp", amount=1)
+        page = f"/admin/articles/article/{article.pk}/change/"
         form = fields_of(console.get(page)) | {"title": ["Desk lamp"]}
 
         saved, changed = at_once(
             posting(console, page, form),
-            lambda _, pk=product.pk: device.patch(f"{API}/product/{pk}", {"amount": 2}),
+            lambda _, pk=article.pk: device.patch(f"{API}/articles/{pk}", {"amount": 2}),
         )
 
         assert (saved.status_code, changed.status_code) == (302, 200)
-        product.refresh_from_db()
-        assert (product.title, product.amount) == ("Desk lamp", 2)
+        article.refresh_from_db()
+        assert (article.title, article.amount) == ("Desk lamp", 2)
 
 
-def test_a_product_that_was_deleted_stays_deleted(
+def test_an_article_that_was_deleted_stays_deleted(
     console: Client, user: User, sign_in: SignIn
 ) -> None:
     device = sign_in(user)
     for _ in range(ROUNDS):
-        product = Product.objects.create(owner=user, title="Lamp", amount=1)
-        page = f"/admin/catalog/product/{product.pk}/change/"
+        article = Article.objects.create(owner=user, title="Lamp", amount=1)
+        page = f"/admin/articles/article/{article.pk}/change/"
         form = fields_of(console.get(page)) | {"title": ["Desk lamp"]}
 
         saved, deleted = at_once(
             posting(console, page, form),
-            lambda _, pk=product.pk: device.delete(f"{API}/product/{pk}"),
+            lambda _, pk=article.pk: device.delete(f"{API}/articles/{pk}"),
         )
 
         assert (saved.status_code, deleted.status_code) == (302, 204)
-        assert not Product.objects.exists()
+        assert not Article.objects.exists()
 
 
 @pytest.mark.parametrize("action", ACTIONS)

@@ -114,7 +114,7 @@ class TestBodies:
         assert_is_problem(response, 415, "unsupported_media_type")
 
     @pytest.mark.parametrize(
-        "path", ["/auth/login", "/users", "/product", "/auth/logout", "/nothing"]
+        "path", ["/auth/login", "/users", "/articles", "/auth/logout", "/nothing"]
     )
     def test_a_body_over_1_mib_is_too_large(self, client: APIClient, db: None, path: str) -> None:
         body = b'{"x": "' + b"x" * 1024 * 1024 + b'"}'
@@ -148,7 +148,7 @@ class TestQueries:
     ) -> None:
         query = f"page=1&anything={value}".encode(errors="surrogateescape").decode("latin-1")
 
-        response = client.get(f"{API}/product", QUERY_STRING=query)
+        response = client.get(f"{API}/articles", QUERY_STRING=query)
 
         assert_is_problem(response, 400, "validation_error")
         assert [error["field"] for error in response.json()["errors"]] == ["anything"]
@@ -156,14 +156,14 @@ class TestQueries:
     def test_a_name_that_cannot_be_stored_is_not_repeated(
         self, client: APIClient, db: None
     ) -> None:
-        response = client.get(f"{API}/product", QUERY_STRING="%ff%00=1")
+        response = client.get(f"{API}/articles", QUERY_STRING="%ff%00=1")
 
         assert_is_problem(response, 400, "parse_error")
 
     def test_too_many_parameters(self, client: APIClient, db: None) -> None:
         query = "&".join(f"a{n}=1" for n in range(2000))
 
-        response = client.get(f"{API}/product", QUERY_STRING=query)
+        response = client.get(f"{API}/articles", QUERY_STRING=query)
 
         assert_is_problem(response, 400, "parse_error")
 
@@ -172,7 +172,7 @@ class TestQueries:
         body = "{" + ",".join(f'"a{n}":"\\u0000"' for n in range(30)) + "}"
 
         for response in (
-            client.get(f"{API}/product", QUERY_STRING=query),
+            client.get(f"{API}/articles", QUERY_STRING=query),
             client.generic("POST", LOGIN, body, "application/json"),
         ):
             assert_is_problem(response, 400, "validation_error")
@@ -201,8 +201,8 @@ class TestRoutes:
             ("/api/v1/users", "OPTIONS, POST"),
             ("/api/v1/users/me", "GET, HEAD, OPTIONS"),
             ("/api/v1/users/1", "DELETE, GET, HEAD, OPTIONS, PATCH"),
-            ("/api/v1/product", "GET, HEAD, OPTIONS, POST"),
-            ("/api/v1/product/1", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+            ("/api/v1/articles", "GET, HEAD, OPTIONS, POST"),
+            ("/api/v1/articles/1", "DELETE, GET, HEAD, OPTIONS, PATCH"),
             ("/api/v1/schema", "GET, HEAD, OPTIONS"),
             ("/api/v1/docs", "GET, HEAD, OPTIONS"),
             ("/api/v1/health", "GET, HEAD, OPTIONS"),
@@ -227,7 +227,7 @@ class TestRoutes:
     def test_json_is_the_only_representation(
         self, client: APIClient, db: None, accept: str
     ) -> None:
-        response = client.get(f"{API}/product?format=xml", HTTP_ACCEPT=accept)
+        response = client.get(f"{API}/articles?format=xml", HTTP_ACCEPT=accept)
 
         assert response.status_code == 200
         assert response.headers["Content-Type"] == "application/json"
@@ -240,10 +240,10 @@ class TestRoutes:
         )
         assert_is_problem(response, 401, "invalid_credentials")
         assert sign_in(user).get(f"{API}/users/me/").status_code == 200
-        assert_is_problem(client.get(f"{API}/product//"), 404, "not_found")
+        assert_is_problem(client.get(f"{API}/articles//"), 404, "not_found")
 
     def test_head_is_handled_like_get(self, client: APIClient, db: None) -> None:
-        for path in (f"{API}/product", "/health", f"{API}/schema"):
+        for path in (f"{API}/articles", "/health", f"{API}/schema"):
             response = client.head(path)
             assert (response.status_code, response.content) == (200, b"")
 
@@ -253,9 +253,9 @@ class TestTrouble:
     def test_an_unavailable_database_is_a_503(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
     ) -> None:
-        break_products(monkeypatch, error("connection to server at 10.0.0.1 failed"))
+        break_articles(monkeypatch, error("connection to server at 10.0.0.1 failed"))
 
-        response = client.get(f"{API}/product")
+        response = client.get(f"{API}/articles")
 
         assert_is_problem(response, 503, "service_unavailable")
         assert int(response.headers["Retry-After"]) >= 1
@@ -267,9 +267,9 @@ class TestTrouble:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        break_products(monkeypatch, RuntimeError("SELECT secret FROM /etc/passwd"))
+        break_articles(monkeypatch, RuntimeError("SELECT secret FROM /etc/passwd"))
 
-        response = client.get(f"{API}/product", HTTP_ORIGIN="https://app.example.com")
+        response = client.get(f"{API}/articles", HTTP_ORIGIN="https://app.example.com")
 
         assert_is_problem(response, 500, "server_error")
         assert b"secret" not in response.content
@@ -300,7 +300,7 @@ class TestTrouble:
         assert_is_problem(response, 400, "parse_error")
 
     def test_an_unknown_host(self, client: APIClient, db: None) -> None:
-        response = client.get(f"{API}/product", HTTP_HOST="evil.example.com")
+        response = client.get(f"{API}/articles", HTTP_HOST="evil.example.com")
 
         assert_is_problem(response, 400, "parse_error")
         assert b"evil" not in response.content
@@ -319,8 +319,8 @@ class TestTrouble:
             (PermissionDenied("x"), 403, "permission_denied"),
             (SuspiciousOperation("x"), 400, "parse_error"),
         ):
-            break_products(monkeypatch, error)
-            assert_is_problem(client.get(f"{API}/product"), status, code)
+            break_articles(monkeypatch, error)
+            assert_is_problem(client.get(f"{API}/articles"), status, code)
 
 
 def test_nested_faults_are_joined_by_dots() -> None:
@@ -336,14 +336,14 @@ def test_nested_faults_are_joined_by_dots() -> None:
     ]
 
 
-def break_products(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def break_articles(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr("catalog.views.ProductViewSet.get_queryset", fail)
+    monkeypatch.setattr("tests.articles.views.ArticleViewSet.get_queryset", fail)
 
 
 def test_json_bodies_are_utf8(client: APIClient, user: User, sign_in: SignIn) -> None:
-    response = sign_in(user).post(f"{API}/product", {"title": "Größe ✓", "amount": 1})
+    response = sign_in(user).post(f"{API}/articles", {"title": "Größe ✓", "amount": 1})
 
     assert json.loads(response.content.decode("utf-8"))["title"] == "Größe ✓"

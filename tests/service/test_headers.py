@@ -17,15 +17,15 @@ EXPOSED = {"X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy"}
 
 def every_type_of_response(client: APIClient) -> dict[str, Any]:
     return {
-        "success": client.get(f"{API}/product", HTTP_ORIGIN=ORIGIN),
+        "success": client.get(f"{API}/articles", HTTP_ORIGIN=ORIGIN),
         "health": client.get("/health", HTTP_ORIGIN=ORIGIN),
         "not found": client.get("/api/v1/nothing", HTTP_ORIGIN=ORIGIN),
         "refused": client.get(f"{API}/users/me", HTTP_ORIGIN=ORIGIN),
-        "method": client.put(f"{API}/product", HTTP_ORIGIN=ORIGIN),
-        "options": client.options(f"{API}/product", HTTP_ORIGIN=ORIGIN),
-        "query": client.get(f"{API}/product?x=%00", HTTP_ORIGIN=ORIGIN),
+        "method": client.put(f"{API}/articles", HTTP_ORIGIN=ORIGIN),
+        "options": client.options(f"{API}/articles", HTTP_ORIGIN=ORIGIN),
+        "query": client.get(f"{API}/articles?x=%00", HTTP_ORIGIN=ORIGIN),
         "preflight": client.options(
-            f"{API}/product", HTTP_ORIGIN=ORIGIN, HTTP_ACCESS_CONTROL_REQUEST_METHOD="POST"
+            f"{API}/articles", HTTP_ORIGIN=ORIGIN, HTTP_ACCESS_CONTROL_REQUEST_METHOD="POST"
         ),
     }
 
@@ -45,7 +45,7 @@ def test_every_response_has_the_security_headers(client: APIClient, db: None) ->
 class TestRequestId:
     @pytest.mark.parametrize("given", ["abc", "A-1_b.2", "x" * 128])
     def test_a_valid_one_is_returned(self, client: APIClient, db: None, given: str) -> None:
-        for path in (f"{API}/product", "/health", "/nothing"):
+        for path in (f"{API}/articles", "/health", "/nothing"):
             response = client.get(path, HTTP_X_REQUEST_ID=given)
             assert response.headers["X-Request-ID"] == given
 
@@ -83,9 +83,9 @@ class TestCaching:
         device = sign_in(user)
 
         for response in (
-            device.get(f"{API}/product"),
+            device.get(f"{API}/articles"),
             device.get(f"{API}/users/me"),
-            client.get(f"{API}/product", HTTP_AUTHORIZATION="Bearer garbage"),
+            client.get(f"{API}/articles", HTTP_AUTHORIZATION="Bearer garbage"),
             client.post(f"{API}/auth/login", {}),
             client.post(f"{API}/auth/refresh", {}),
         ):
@@ -131,10 +131,10 @@ class TestCORS:
         self, client: APIClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
-        monkeypatch.delattr("catalog.views.ProductViewSet.get_queryset")
-        monkeypatch.setattr("catalog.views.ProductViewSet.queryset", "broken", raising=False)
+        monkeypatch.delattr("tests.articles.views.ArticleViewSet.get_queryset")
+        monkeypatch.setattr("tests.articles.views.ArticleViewSet.queryset", "broken", raising=False)
 
-        response = client.get(f"{API}/product", HTTP_ORIGIN=ORIGIN)
+        response = client.get(f"{API}/articles", HTTP_ORIGIN=ORIGIN)
 
         assert response.status_code == 500
         assert response.headers["Access-Control-Allow-Origin"] == ORIGIN

@@ -130,8 +130,8 @@ def live(server: Server, number: int) -> None:
     for amount in range(5):
         bearer = {"Authorization": f"Bearer {pair['access_token']}"}
         body = {"title": f"Lamp of {number}", "amount": amount}
-        assert server.post("/product", body, **bearer)[0] == 201
-        found, _ = server.request("GET", f"/api/v1/product?search=lamp&owner={number}", **bearer)
+        assert server.post("/articles", body, **bearer)[0] == 201
+        found, _ = server.request("GET", f"/searched?search=lamp&owner={number}", **bearer)
         assert found.status == 200
         status, pair = server.post("/auth/refresh", {"refresh_token": pair["refresh_token"]})
         assert status == 200

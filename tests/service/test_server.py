@@ -81,7 +81,7 @@ class TestBodies:
     def test_an_error_response_before_the_body_is_read_arrives(self, server: Server) -> None:
         body = b"x" * (MEBIBYTE - 1)
 
-        response, content = server.request("POST", f"{API}/product", body, Connection="close")
+        response, content = server.request("POST", f"{API}/articles", body, Connection="close")
 
         assert response.status == 401
         assert_is_problem(content, "not_authenticated")
@@ -89,7 +89,7 @@ class TestBodies:
     def test_one_connection_serves_many(self, server: Server) -> None:
         with contextlib.closing(server.connect()) as client:
             for method, path, status in (
-                ("POST", f"{API}/product", 401),
+                ("POST", f"{API}/articles", 401),
                 ("HEAD", "/health", 200),
                 ("OPTIONS", f"{API}/auth/login", 200),
                 ("GET", "/health", 200),
@@ -155,7 +155,7 @@ class TestRequests:
         assert "Strict-Transport-Security" not in response.headers
 
     @pytest.mark.parametrize(
-        "path", ["/%00", "/api/v1/product/%ff", "/api/v1/product?search=%ff", "/a%0d%0ab"]
+        "path", ["/%00", "/api/v1/articles/%ff", "/api/v1/articles?search=%ff", "/a%0d%0ab"]
     )
     def test_odd_paths(self, server: Server, path: str) -> None:
         response, _ = server.request("GET", path)
@@ -185,9 +185,9 @@ def test_the_curl_lines_of_the_readme_work_as_printed(server: Server) -> None:
         content, end = json.JSONDecoder().raw_decode(output := output.strip())
         responses.append(content)
         output = output[end:]
-    user, me, sessions, product, found, pair, replayed, ended = responses
+    user, me, sessions, article, found, pair, replayed, ended = responses
     assert user == me
     assert [session["device"] for session in sessions["results"]] == ["curl"]
-    assert found["results"] == [product]
+    assert found["results"] == [article]
     assert pair["token_type"] == "Bearer"
     assert replayed["code"] == ended["code"] == "token_not_valid"

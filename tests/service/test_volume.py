@@ -12,8 +12,8 @@ from pytest_django import Settings
 
 from accounts.models import Event, Session, User
 from accounts.models.batches import BATCH, key_batches
-from catalog.models import Product
 from conftest import API, PASSWORD, SignIn
+from tests.articles.models import Article
 
 ROWS = 2 * BATCH + 500
 NEW = "a rainy night in June"
@@ -24,8 +24,8 @@ SESSIONS = """
            now(), now() - n * interval '1 second', now() + interval '7 days', ''
       FROM generate_series(1, %s) n
 """
-PRODUCTS = """
-    INSERT INTO catalog_product (owner_id, title, description, amount, created_at, updated_at)
+ARTICLES = """
+    INSERT INTO articles_article (owner_id, title, description, amount, created_at, updated_at)
     SELECT %s, 'Lamp ' || n, '', 1, now(), now() FROM generate_series(1, %s) n
 """
 
@@ -171,19 +171,19 @@ class TestSessionLimit:
 class TestDeletion:
     def test_a_user_with_any_number_of_rows_is_deleted(self, many: User, sign_in: SignIn) -> None:
         device = sign_in(many)
-        add(PRODUCTS, many)
+        add(ARTICLES, many)
 
         with bounded_writes():
             assert device.delete(f"{API}/users/{many.pk}").status_code == 204
 
-        assert not Product.objects.exists()
+        assert not Article.objects.exists()
         assert not Session.objects.exists()
         assert not User.objects.exists()
 
     def test_it_works_in_the_console(self, many: User, make_user: Callable[..., User]) -> None:
         browser = Client()
         browser.force_login(make_user("boss", is_staff=True, is_superuser=True))
-        add(PRODUCTS, many)
+        add(ARTICLES, many)
 
         with bounded_writes():
             url = f"/admin/accounts/user/{many.pk}/delete/"

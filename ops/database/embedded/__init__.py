@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 import psycopg
+from psycopg import sql
 
 from ops.database.embedded.server import Server, programs
 
@@ -47,10 +48,20 @@ def serve(directory: Path) -> Server:
 
 
 def create_database(server: Server) -> None:
+    """Create the database, or rename it if the project has been renamed."""
+    query = (
+        "SELECT datname FROM pg_database WHERE NOT datistemplate"
+        r" AND datname <> 'postgres' AND datname NOT LIKE 'test\_%'"
+    )
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        query = "SELECT FROM pg_database WHERE datname = %s"
-        if connection.execute(query, [DATABASE]).rowcount == 0:
-            connection.execute(f"CREATE DATABASE {DATABASE}")
+        names = [name for (name,) in connection.execute(query)]
+        if DATABASE in names:
+            return
+        create = "CREATE DATABASE {}"
+        if len(names) == 1:
+            create = "ALTER DATABASE {1} RENAME TO {0}"
+        identifiers = [sql.Identifier(name) for name in (DATABASE, *names)]
+        connection.execute(sql.SQL(create).format(*identifiers))
 
 
 def leave(server: Server, lock: IO[str], owner: int) -> None:
