@@ -19,6 +19,7 @@ from accounts.models import Event, Session, User
 from accounts.passwords import MAXIMUM_LENGTH
 from accounts.tokens import LONGEST_TOKEN
 from api.fields import LineField, StringField
+from api.requests import django_request
 from api.serializers import ModelSerializer
 
 TAKEN = {
@@ -173,7 +174,7 @@ class LoginSerializer(serializers.Serializer[User]):
     password = PasswordField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        request = self.context["request"]._request
+        request = django_request(self.context["request"])
         user = authenticate(request, username=attrs["identity"], password=attrs["password"])
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
@@ -197,7 +198,9 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
         if caller:
             validate_new_password(attrs["new_password"], caller)
         identity = caller.username if caller else attrs["identity"]
-        user = authenticate(request._request, username=identity, password=attrs["current_password"])
+        user = authenticate(
+            django_request(request), username=identity, password=attrs["current_password"]
+        )
         if user is None and caller:
             wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
             raise serializers.ValidationError({"current_password": [wrong]})

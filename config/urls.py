@@ -12,7 +12,7 @@ api: list[URLPattern | URLResolver] = [
     path("docs", DocsView.as_view(), name="docs"),
 ]
 urlpatterns = [
-    path("api/v1/", include(api)),
+    path(settings.API_PATH, include(api)),
     path("", include("health.urls")),
 ]
 if settings.ADMIN_ENABLED:

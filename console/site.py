@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.core.exceptions import PermissionDenied
@@ -20,7 +21,7 @@ class ConsoleSite(admin.AdminSite):
     site_title = "Latchkey"
     site_header = "Latchkey"
     index_title = "Console"
-    site_url = "/api/v1/docs"
+    site_url = f"/{settings.API_PATH}docs"
     empty_value_display = "-"
     enable_nav_sidebar = False  # The first page has the few lists.
     login_form = SignInForm

@@ -20,6 +20,7 @@ from django.db import connection
 from health import views
 from health.views import CheckError
 
+API = f"/{settings.API_PATH.rstrip('/')}"
 SKEW = 5  # seconds
 MAXIMUM_WAIT = 90  # seconds to wait for rate limits in total
 
@@ -166,24 +167,24 @@ class Service:
                 return error.code, error.headers, {}
 
     def check_readiness(self) -> str:
-        checks = self.call("GET", "/api/v1/health/ready", expect=200)["checks"]
+        checks = self.call("GET", f"{API}/health/ready", expect=200)["checks"]
         if degraded := [name for name, check in checks.items() if check["status"] != "ok"]:
             raise CheckError(f"{', '.join(degraded)} is degraded")
         return "database, cache and migrations are ok"
 
     def register(self) -> str:
-        self.user_id = self.call("POST", "/api/v1/users", self.user, expect=201)["id"]
+        self.user_id = self.call("POST", f"{API}/users", self.user, expect=201)["id"]
         return f"user {self.user_id}"
 
     def log_in(self) -> str:
         body = {"identity": self.user["email"], "password": self.password}
-        self.pair = self.call("POST", "/api/v1/auth/login", body, expect=200)
+        self.pair = self.call("POST", f"{API}/auth/login", body, expect=200)
         self.bearer = self.pair["access_token"]
         return f"tokens for {self.pair['expires_in']} and {self.pair['refresh_expires_in']} s"
 
     def check_address(self) -> str:
         """Check the client's address. Behind a proxy's address all clients share rate limits."""
-        page = self.call("GET", "/api/v1/auth/sessions", expect=200)
+        page = self.call("GET", f"{API}/auth/sessions", expect=200)
         seen = next(session["ip_address"] for session in page["results"] if session["current"])
         here = urlsplit(self.url).hostname in {"localhost", "127.0.0.1", "::1"}
         if ip_address(seen).is_private and not here:
@@ -198,24 +199,24 @@ class Service:
         tokens = [self.pair["refresh_token"]]
         for _ in range(2):
             body = {"refresh_token": tokens[-1]}
-            self.pair = self.call("POST", "/api/v1/auth/refresh", body, expect=200)
+            self.pair = self.call("POST", f"{API}/auth/refresh", body, expect=200)
             tokens.append(self.pair["refresh_token"])
         if len(set(tokens)) < len(tokens):
             raise CheckError("the refresh token was not rotated")
         self.spent = tokens[0]
         self.bearer = self.pair["access_token"]
-        self.call("GET", "/api/v1/users/me", expect=200)
+        self.call("GET", f"{API}/users/me", expect=200)
         return "new tokens, and the last ones work"
 
     def replay(self) -> str:
-        self.call("POST", "/api/v1/auth/refresh", {"refresh_token": self.spent}, expect=401)
+        self.call("POST", f"{API}/auth/refresh", {"refresh_token": self.spent}, expect=401)
         return "the used token was rejected"
 
     def check_ended(self) -> str:
-        self.call("GET", "/api/v1/users/me", expect=401)
+        self.call("GET", f"{API}/users/me", expect=401)
         body = {"refresh_token": self.pair["refresh_token"]}
         self.bearer = ""
-        self.call("POST", "/api/v1/auth/refresh", body, expect=401)
+        self.call("POST", f"{API}/auth/refresh", body, expect=401)
         return "the session has ended"
 
     def clean_up(self) -> str:
@@ -223,5 +224,5 @@ class Service:
             return "no user to delete"
         self.bearer = ""
         self.log_in()
-        self.call("DELETE", f"/api/v1/users/{self.user_id}", expect=204)
+        self.call("DELETE", f"{API}/users/{self.user_id}", expect=204)
         return f"user {self.user_id} is deleted"
