@@ -1,6 +1,7 @@
 """Users, and every change of their state."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, Permis
 from django.contrib.auth.password_validation import validate_password
 from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.core.validators import MinLengthValidator
-from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
+from django.db import connection, models, transaction
 from django.db.models import F
 from django.db.models.functions import Lower, Now, Upper
 from django.utils import timezone
@@ -24,13 +25,14 @@ from accounts.identities import (
 )
 from accounts.models.batches import delete_referring_rows, key_batches
 from accounts.models.changes import ChangesModel, RowDeletedError
+from accounts.models.compiled import CompiledQuery
 from accounts.models.events import Event
 from accounts.models.sessions import (
     RejectedError,
     Session,
-    field_names,
     granting_access,
-    owner_columns,
+    load_user,
+    user_fields,
 )
 from accounts.passwords import MAXIMUM_LENGTH
 from api.text import LineField
@@ -83,13 +85,11 @@ class UserManager(BaseUserManager["User"]):
         """
         form = lookup_form(identity)
         field = "email" if "@" in form else "username"
-        statement = IDENTIFY.format(columns=owner_columns(self.model), field=field)
+        query = user_query()
         with connection.cursor() as cursor:
-            cursor.execute(statement, [form])
+            cursor.execute(IDENTIFY.format(columns=query.columns, field=field), [form])
             folded, is_known, *row = cursor.fetchone()
-        if not is_known:
-            return folded, None
-        return folded, self.model.from_db(DEFAULT_DB_ALIAS, field_names(self.model), row)
+        return folded, load_user(query.values(row)) if is_known else None
 
     def create_user(self, username: str, email: str, password: str, **fields: Any) -> "User":
         """
@@ -98,7 +98,7 @@ class UserManager(BaseUserManager["User"]):
         The password's rules are for a form or a serializer to check first.
         """
         user = self.model(username=username, email=email, **fields)
-        user.clean_fields(exclude=["password"])
+        user.clean_fields(exclude=self.not_given(fields))
         user.set_password(password)
         user.save(using=self._db)
         return user
@@ -109,20 +109,30 @@ class UserManager(BaseUserManager["User"]):
         """Create a user who may do everything, without a password too; raises ValidationError."""
         user = self.model(username=username, email=email, **fields)
         user.is_staff = user.is_superuser = True
-        user.full_clean(exclude=["password"])
+        user.full_clean(exclude=self.not_given(fields))
         if password is not None:
             validate_password(password, user)
         user.set_password(password)
         user.save(using=self._db)
         return user
 
+    def not_given(self, fields: Iterable[str]) -> set[str]:
+        """Return the fields to leave unvalidated: the password, and defaults such as {}."""
+        given = {"username", "email", *fields}
+        return {field.name for field in self.model._meta.fields} - given
+
 
 # The ORM has no join from a value. Both sides are lower-cased by the database.
 IDENTIFY = """
-    SELECT identity.folded, owner.id IS NOT NULL, {columns}
+    SELECT identity.folded, accounts_user.id IS NOT NULL, {columns}
       FROM (SELECT lower(%s::text) AS folded) AS identity
-      LEFT JOIN accounts_user AS owner ON lower(owner.{field}) = identity.folded
+      LEFT JOIN accounts_user ON lower(accounts_user.{field}) = identity.folded
 """
+
+
+@functools.cache
+def user_query() -> CompiledQuery:
+    return CompiledQuery(User.objects.values_list(*user_fields()))
 
 
 class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
