@@ -13,13 +13,14 @@ from uuid import UUID
 
 import jwt
 from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from rest_framework_simplejwt import tokens as simplejwt
 from rest_framework_simplejwt.backends import TokenBackend
 from rest_framework_simplejwt.exceptions import TokenBackendError
 
 ALGORITHM = "HS256"
-# PostgreSQL's bigint, which holds user ids, and the last second that Python's datetime knows.
-LARGEST_USER_ID = 2**63 - 1
+# The last second that Python's datetime knows.
 LARGEST_TIME = 253402300799
 LONGEST_TOKEN = 2048
 DEFAULT_AUDIENCE = "latchkey"
@@ -33,7 +34,7 @@ class TokenError(Exception):
 class Claims:
     """What a well-signed token says; `is_expired` is judged by this machine's clock."""
 
-    user_id: int
+    user_id: Any  # as the user's primary key
     session_id: UUID
     token_id: UUID
     expires_at: datetime
@@ -89,7 +90,7 @@ Kind = type[AccessToken] | type[RefreshToken]
 def write(
     kind: Kind,
     *,
-    user_id: int,
+    user_id: Any,
     session_id: UUID,
     token_id: UUID,
     issued_at: datetime,
@@ -159,12 +160,17 @@ def read_methods(claim: Any) -> tuple[str, ...]:
     return tuple(claim)
 
 
-def read_user_id(claim: Any) -> int:
-    if not (isinstance(claim, str) and claim.isascii() and claim.isdigit() and len(claim) < 20):
+def read_user_id(claim: Any) -> Any:
+    """Read the primary key of a user, of whatever kind it is, that is written in just one form."""
+    if not (isinstance(claim, str) and claim.isprintable()):
         raise TokenError
-    if not 0 < int(claim) <= LARGEST_USER_ID or str(int(claim)) != claim:
+    try:
+        user_id = get_user_model()._meta.pk.clean(claim, None)
+    except (ValidationError, ValueError) as error:  # A ValueError for thousands of digits.
+        raise TokenError from error
+    if str(user_id) != claim:
         raise TokenError
-    return int(claim)
+    return user_id
 
 
 def read_uuid(claim: Any, form: str) -> UUID:

@@ -1,10 +1,9 @@
 """
 Error responses as problem documents (RFC 9457).
 
-`exception_handler` handles the exceptions of DRF's views, `ProblemMiddleware` all others. The code
-determines the text: the text of an exception may contain a library, a path or a value. A middleware
-that renders errors as HTML sets `request.render_problem`, a function from the members of the
-problem document to the response.
+The code determines the text: the text of an exception may contain a library, a path or a value. A
+middleware that renders errors as HTML sets `request.render_problem`, a function from the members of
+the problem document to the response.
 """
 
 import http
@@ -14,21 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from django.core.exceptions import (
-    BadRequest,
-    FieldError,
-    PermissionDenied,
-    RequestDataTooBig,
-    SuspiciousOperation,
-    ValidationError,
+    NON_FIELD_ERRORS,
 )
-from django.db import DataError, InterfaceError, InternalError, OperationalError
-from django.db.models import ProtectedError, RestrictedError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.http.request import UnreadablePostError
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from rest_framework import exceptions
+from rest_framework.settings import api_settings
 
-from api.throttling import count, rate_limit_headers
+from api.own_errors import is_field_errors, is_own_page, own_body, own_members, own_page
 
 logger = logging.getLogger(__name__)
 Render = Callable[[Mapping[str, Any]], HttpResponse]
@@ -44,7 +36,7 @@ DETAILS = {
     "email_not_verified": "Verify the email address first: POST /users/me/email/verification.",
     "not_found": "The requested resource does not exist.",
     "method_not_allowed": "The method is not allowed. The Allow header lists the allowed methods.",
-    "conflict": "The resource cannot be deleted because others refer to it.",
+    "conflict": "The request conflicts with another resource.",
     "length_required": "The request requires a Content-Length header.",
     "payload_too_large": "The body exceeds 1 MiB, or the form exceeds 192 KiB.",
     "unsupported_media_type": "The body must be application/json in UTF-8.",
@@ -66,16 +58,9 @@ CODES = {
     500: "server_error",
     503: "service_unavailable",
 }
-# The codes of DRF for which the contract has others.
-DRF_CODES = frozenset({"authentication_failed", "error", "invalid", "not_acceptable", "throttled"})
-# DRF writes the texts of these itself, from what a client sent.
-DRF_TEXTS = (
-    exceptions.MethodNotAllowed,
-    exceptions.NotAcceptable,
-    exceptions.ParseError,
-    exceptions.Throttled,
-    exceptions.UnsupportedMediaType,
-)
+# The names of DRF and Django for errors that concern several fields.
+OF_SEVERAL_FIELDS = {api_settings.NON_FIELD_ERRORS_KEY, NON_FIELD_ERRORS}
+INVALID = {400, 422}  # statuses of invalid fields
 MAXIMUM_ERRORS = 20  # entries of `errors`
 # The names of RFC 9110. Python before 3.13 has the names of earlier RFCs.
 TITLES = {
@@ -84,127 +69,56 @@ TITLES = {
     416: "Range Not Satisfiable",
     422: "Unprocessable Content",
 }
-STATUSES: tuple[tuple[type[Exception], int], ...] = (
-    (Http404, 404),
-    (PermissionDenied, 403),
-    (RequestDataTooBig, 413),
-    (SuspiciousOperation, 400),
-    (BadRequest, 400),
-    (UnreadablePostError, 400),
-    (ProtectedError, 409),
-    (RestrictedError, 409),
-)
-# PostgreSQL is unavailable, out of connections, too slow or (InternalError) read-only.
-DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
-DATABASE_RETRY_AFTER = 2
-# Django's admin raises these for a query, a selection or a cookie that does not fit its column.
-INPUT_ERRORS = (DataError, FieldError, OverflowError, ValidationError, ValueError)
 
 
 class ErrorPage(HttpResponse):
     """An error response as an HTML page, built by `request.render_problem`."""
 
 
-def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
-    """Return the response to an exception of a DRF view, or None if the exception is unexpected."""
-    request = context["request"]._request
-    scope = getattr(context["view"], "throttle_scope", None)
-    if scope and isinstance(error, exceptions.AuthenticationFailed):
-        error = count_bad_token(request, error)
-    return problem_for(request, error)
-
-
-def count_bad_token(request: HttpRequest, error: Exception) -> Exception:
-    """
-    Count a request with a token that is not valid, and return what it is rejected with.
-
-    DRF authenticates before it throttles, so such a request would not be counted. The credentials
-    of a body are verified after it was.
-    """
-    if hasattr(request, "rate_limit"):
-        return error
-    usage = count(request, "auth")
-    return exceptions.Throttled(wait=usage["reset"]) if usage["should_limit"] else error
-
-
-def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
-    """Return the problem document of an expected exception, or None for any other."""
-    if isinstance(error, exceptions.ValidationError):
-        return validation_problem(request, error)
-    if isinstance(error, exceptions.APIException):
-        return api_problem(request, error)
-    if isinstance(error, DATABASE_ERRORS):
-        logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
-        return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
-    known = status_of(request, error)
-    return problem(request, known) if known else None
-
-
-def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpResponse:
-    """Return an API exception's status, with the code and the detail that an app gave it."""
-    # DRF changes the status of an instance from 401 to 403 if the view has no authenticator, as in
-    # login and refresh. The class keeps the status.
-    status = 401 if type(error).status_code == 401 else error.status_code
-    code = error.get_codes()
-    if not isinstance(code, str) or code in DRF_CODES:
-        code = code_of(status)
-    is_default = str(error.detail) == str(type(error).default_detail)
-    is_own = isinstance(error.detail, str) and not isinstance(error, DRF_TEXTS)
-    detail = str(error.detail) if is_own and not (is_default and code in DETAILS) else ""
-    wait = getattr(error, "wait", None)
-    limit = getattr(error, "limit", None)
-    headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
-    members = getattr(error, "members", {})
-    return problem(
-        request, status, code=code, detail=detail, retry_after=wait, headers=headers, **members
-    )
-
-
-def status_of(request: HttpRequest, error: Exception) -> int | None:
-    for error_type, status in STATUSES:
-        if isinstance(error, error_type):
-            return status
-    if has_pages(request) and isinstance(error, INPUT_ERRORS):
-        # The cause may also be a defect in the code, so the traceback is logged.
-        logger.warning("%s: %s", type(error).__name__, request.path, exc_info=error)
-        return 400
-    return None
-
-
-def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Return the response to a form whose CSRF token is missing or expired."""
-    return problem(request, 403, detail="This form has expired. Reload the page.")
-
-
-def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
-    """Return the response to any exception; log an unexpected one without disclosing it."""
-    if response := problem_for(request, error):
-        return response
-    logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
-    return problem(request, 500)
-
-
 def as_problem(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     """
     Replace an error response that is no problem document, such as Django's; keep its headers.
 
-    The `code` and the `detail` of a DRF response's own body are kept.
+    A view's own body is kept as far as a problem document can (api.own_errors).
     """
-    if response.status_code < 400 or is_problem(response):
+    status = response.status_code
+    if status < 400 or is_problem(response) or is_own_page(request, response):
         return response
-    replaced = {"content-type", "content-length"}
-    kept = {h: v for h, v in response.items() if h.lower() not in replaced}
-    data = getattr(response, "data", None)
-    own = {name: data.get(name) for name in ("code", "detail")} if isinstance(data, Mapping) else {}
-    texts: Any = {name: text for name, text in own.items() if isinstance(text, str)}
-    return problem(request, response.status_code, headers=kept, **texts)
+    body = own_body(response)
+    replacement = (
+        validation_problem(request, exceptions.ValidationError(body), status)
+        if status in INVALID and is_field_errors(body)
+        else problem(request, status, **own_arguments(own_members(body)))
+    )
+    for header, value in response.items():
+        if header.lower() not in {"content-type", "content-length"}:
+            replacement.headers[header] = value
+    replacement.cookies = response.cookies
+    return replacement
 
 
-def validation_problem(request: HttpRequest, error: exceptions.ValidationError) -> HttpResponse:
-    errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
+def own_arguments(members: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of an app as arguments of `problem`."""
+    texts: dict[str, Any] = {
+        name: members.pop(name) for name in ("code", "detail") if name in members
+    }
+    return {**texts, "members": members}
+
+
+def validation_problem(
+    request: HttpRequest, error: exceptions.ValidationError, status: int | None = None
+) -> HttpResponse:
+    details: Any = error.get_full_details()
+    if isinstance(details, list) and all("message" not in entry for entry in details):
+        # The errors of a list of objects, by their place.
+        details = {str(place): entry for place, entry in enumerate(details)}
+    errors = list(itertools.islice(field_errors(details), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
     detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
-    return problem(request, 400, code="validation_error", detail=detail, errors=errors)
+    status = status or error.status_code
+    return problem(
+        request, status, code="validation_error", detail=detail, members={"errors": errors}
+    )
 
 
 def field_errors(details: Any, field: str | None = None) -> Iterator[dict[str, str | None]]:
@@ -216,8 +130,8 @@ def field_errors(details: Any, field: str | None = None) -> Iterator[dict[str, s
         yield {"field": field, "code": details["code"], "detail": details["message"]}
     else:
         for name, entry in details.items():
-            path = name if field is None else f"{field}.{name}"
-            yield from field_errors(entry, None if name == "non_field_errors" else path)
+            path = str(name) if field is None else f"{field}.{name}"
+            yield from field_errors(entry, field if name in OF_SEVERAL_FIELDS else path)
 
 
 def problem(
@@ -228,21 +142,25 @@ def problem(
     detail: str = "",
     retry_after: float | None = None,
     headers: Mapping[str, str] = {},
-    **members: Any,
+    members: Mapping[str, Any] = {},
 ) -> HttpResponse:
-    """Build an error response: a problem document, or the page of `request.render_problem`."""
+    """
+    Build an error response: a problem document, a page of the project, or that of the console.
+
+    `members` are added to the problem document (RFC 9457, section 3.2).
+    """
     code = code or code_of(status)
     title = title_of(status)
     detail = detail or DETAILS.get(code, f"{title}.")
     request_id = getattr(request, "id", "")
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    body |= {"code": code, **members, "request_id": request_id}
+    body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
+    body |= {"detail": detail, "code": code, **members, "request_id": request_id}
     render: Render = getattr(request, "render_problem", render_document)
-    response = render(body)
+    response = own_page(request, status) or render(body)
     for header, value in headers.items():
         response.headers[header] = value
     if status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
+        response.headers.setdefault("WWW-Authenticate", "Bearer")
     if retry_after is not None:
         response.headers["Retry-After"] = str(max(1, int(retry_after)))
     return response

@@ -47,13 +47,20 @@ def compiled(queryset: QuerySet[Any]) -> tuple[str, Any]:
 def in_total_order(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Append the primary key to an order without it, in the direction of the preceding key."""
     query = queryset.query
-    if query.combinator or isinstance(query.group_by, tuple):
-        return queryset  # A primary key would change the result.
+    if not has_rows_of_model(query) or query.distinct_fields or query.extra_order_by:
+        return queryset  # A primary key would change the result, or the order.
     meta = queryset.model._meta
     keys = list(query.order_by or (query.default_ordering and meta.ordering) or ())
     if not {"pk", meta.pk.name, meta.pk.attname} & set(map(name_of, keys)):
         keys.append("-pk" if keys and is_descending(keys[-1]) else "pk")
     return queryset if query.order_by == tuple(keys) else queryset.order_by(*keys)
+
+
+def has_rows_of_model(query: Any) -> bool:
+    """Return whether each row of a query is one row of its model, and can still be ordered."""
+    is_grouped = isinstance(query.group_by, tuple)
+    is_reduced = query.distinct and not query.default_cols
+    return not (query.combinator or query.is_sliced or is_grouped or is_reduced)
 
 
 def is_descending(key: Any) -> bool:
@@ -67,8 +74,9 @@ def name_of(key: Any) -> str:
 def cursor_fields(queryset: QuerySet[Any]) -> list[Any]:
     """Return the fields of the order up to the primary key; [] if a cursor cannot follow it."""
     query, keys = queryset.query, queryset.query.order_by
-    selects_models = query.default_cols and not query.combinator
-    if not selects_models or len(set(map(is_descending, keys))) != 1:
+    selects_models = query.default_cols and has_rows_of_model(query)
+    is_changed = query.extra_order_by or query.distinct_fields or not query.standard_ordering
+    if not selects_models or is_changed or len(set(map(is_descending, keys))) != 1:
         return []
     fields = [key_field(queryset.model, name_of(key)) for key in keys]
     ends = [position for position, field in enumerate(fields, 1) if field and field.primary_key]
@@ -77,14 +85,20 @@ def cursor_fields(queryset: QuerySet[Any]) -> list[Any]:
 
 
 def key_field(model: type[models.Model], name: str) -> Any:
-    """Return the field of a key, or None if it is nullable or does not sort by its own values."""
+    """
+    Return the field of a key, or None if a cursor cannot compare it.
+
+    Such a key is nullable, sorts by other values than its own, or is read as another value than the
+    database has.
+    """
     try:
         field: Any = model._meta.pk if name == "pk" else model._meta.get_field(name)
     except FieldDoesNotExist:
         return None
     # The name of a relation means the ordering of the related model.
     is_own = not field.is_relation or name in {"pk", field.attname}
-    return field if is_own and not field.null and isinstance(key_type(field), KEY_TYPES) else None
+    is_raw = not hasattr(field, "from_db_value") and isinstance(key_type(field), KEY_TYPES)
+    return field if is_own and is_raw and not field.null else None
 
 
 def key_type(field: Any) -> Any:
@@ -122,6 +136,8 @@ class Keyset:
 
     def position(self, cursor: str) -> Q:
         """Return the condition for rows after a cursor; reject a cursor of another list."""
+        if not self.fields:
+            reject("cursor", "This list has no cursors.")
         try:
             fingerprint, keys, checksum = signing.loads(cursor, salt=__name__)
         except signing.BadSignature:

@@ -16,19 +16,17 @@ from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOper
 from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
-from django.views import View
+from django.urls import is_valid_path
 from rest_framework.exceptions import APIException, ParseError, ValidationError
 
-from api import errors
+from api import errors, exceptions, own_errors
+from api.methods import allowed_methods, serve_head
 from api.parsers import UNSTORABLE, is_unstorable
+from api.policies import API_POLICY, page_policy
+from api.requests import is_api, is_health
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
-API_POLICY = "default-src 'none'; frame-ancestors 'none'"
-PAGE_POLICY = (
-    "default-src 'self'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'; object-src 'none'"
-)
 LONGEST_QUERY = 4096  # characters; gunicorn rejects longer request lines
 # The forms that proxies write: IPv4 with a port, or IPv6 in brackets with or without a port.
 ADDRESS_AND_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:[0-9]{1,5})?|(?P<ipv4>[^:]+):[0-9]{1,5}")
@@ -59,7 +57,10 @@ class ResponseHeadersMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
-        response.headers.setdefault("Content-Security-Policy", API_POLICY)
+        is_html = response.headers.get("Content-Type", "").startswith("text/html")
+        is_page = is_html and not is_api(request.path_info)
+        policy = page_policy() if is_page else API_POLICY
+        response.headers.setdefault("Content-Security-Policy", policy)
         for header, value in getattr(request, "rate_limit", {}).items():
             response.headers.setdefault(header, value)
         if "Authorization" in request.headers or "/auth/" in request.path_info:
@@ -78,21 +79,46 @@ class ProblemMiddleware:
         try:
             response = self.get_response(request)
         except Exception as error:  # noqa: BLE001 - the outermost boundary; it logs unexpected errors
-            response = errors.response_for(request, error)
+            response = exceptions.response_for(request, error)
         return errors.as_problem(request, response)
 
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
+        """Respond to an exception of a view, before Django's own pages for errors."""
+        return exceptions.response_for(request, error)
 
-class TrailingSlashMiddleware:
-    """Accept a trailing slash on API paths."""
+
+class OwnErrorsMiddleware:
+    """Mark the error responses that views return. It must be the last of `MIDDLEWARE`."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if is_api(request.path_info) and request.path_info.endswith("/"):
-            request.path_info = request.path_info[:-1]
-            request.path = request.path[:-1]
-        return self.get_response(request)
+        response = self.get_response(request)
+        # Django's page for a path without a view is not a view's own.
+        return own_errors.mark_own(response) if request.resolver_match else response
+
+
+class TrailingSlashMiddleware:
+    """Accept API paths with and without a trailing slash, whichever form their route has."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        path = request.path_info
+        if not is_api(path):
+            return self.get_response(request)
+        if path.endswith("/"):
+            if not is_valid_path(path):
+                request.path_info, request.path = path[:-1], request.path[:-1]
+            return self.get_response(request)
+        response = self.get_response(request)
+        # Most routes have no slash, so the other form is tried only where no view was found.
+        if response.status_code == 404 and not request.resolver_match and is_valid_path(f"{path}/"):
+            request.path_info, request.path = f"{path}/", f"{request.path}/"
+            return self.get_response(request)
+        return response
 
 
 class RequestValidationMiddleware:
@@ -106,7 +132,7 @@ class RequestValidationMiddleware:
             validate_request(request)
         except (BadRequest, SuspiciousOperation, UnreadablePostError, APIException) as error:
             # Django would convert every SuspiciousOperation into the same 400.
-            return errors.response_for(request, error)
+            return exceptions.response_for(request, error)
         return self.get_response(request)
 
 
@@ -117,7 +143,10 @@ class AllowedMethodsMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        return self.get_response(request)
+        method = request.method
+        response = self.get_response(request)
+        request.method = method
+        return response
 
     def process_view(
         self,
@@ -126,35 +155,18 @@ class AllowedMethodsMiddleware:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> HttpResponseBase | None:
-        if not is_api(request.path_info):
+        allowed = allowed_methods(view) if is_api(request.path_info) else None
+        if allowed is None:
             return None
-        allowed = allowed_methods(view)
-        if request.method in allowed and request.method != "OPTIONS":
+        if request.method == "OPTIONS":
+            response = HttpResponse()
+        elif request.method in allowed:
+            serve_head(request, view)
             return None
-        response = (
-            HttpResponse()
-            if request.method == "OPTIONS"
-            else errors.problem(request, 405, code="method_not_allowed")
-        )
+        else:
+            response = errors.problem(request, 405, code="method_not_allowed")
         response.headers["Allow"] = ", ".join(allowed)
         return response
-
-
-def is_api(path: str) -> bool:
-    return path.startswith(("/api/", "/health/")) or path == "/health"
-
-
-def is_health(path: str) -> bool:
-    return path.startswith(("/health", "/api/v1/health"))
-
-
-def allowed_methods(view: Callable[..., HttpResponseBase]) -> list[str]:
-    """Return a route's methods: the actions of a viewset, or the handlers of a plain view."""
-    view_class: type[View] = getattr(view, "cls", None) or view.view_class  # type: ignore[attr-defined]  # set by Django
-    handlers = getattr(view, "actions", None) or dir(view_class)
-    methods = {name for name in view_class.http_method_names if name in handlers}
-    methods |= {"options"} | ({"head"} if "get" in methods else set())
-    return sorted(method.upper() for method in methods)
 
 
 def client_address(request: HttpRequest) -> str:
@@ -198,8 +210,7 @@ def validate_request(request: HttpRequest) -> None:
         reject_costly_form(request.content_type, body)
     if not is_health(request.path_info):
         request.get_host()
-    if is_api(request.path_info) or errors.has_pages(request):
-        reject_unstorable(request.META.get("QUERY_STRING", ""))
+    reject_unstorable(request.META.get("QUERY_STRING", ""))
 
 
 def reject_costly_form(content_type: str | None, body: bytes) -> None:

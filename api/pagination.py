@@ -7,6 +7,7 @@ A view with a searchable list sets `search_conditions` (api.search).
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import connections
@@ -18,7 +19,7 @@ from rest_framework.response import Response
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.views import APIView
 
-from api.keysets import Keyset, compiled, in_total_order, reject
+from api.keysets import Keyset, compiled, has_rows_of_model, in_total_order, reject
 from api.search import Search
 
 MAXIMUM_COUNT = 10_000
@@ -30,16 +31,16 @@ DEEP_OFFSET = 1_000
 
 class BoundedPagination(BasePagination):
     """
-    Paginate a queryset in any order; append the primary key if the order lacks it.
+    Paginate a queryset in any order, or a list; append the primary key if an order lacks it.
 
     After the last page, `next` contains a cursor if all keys have the same direction and none is
     nullable. A cursor is bound to the SQL of the queryset, including the filters of the view.
     A filter by time should therefore use the database's clock (`Now()`).
     """
 
-    def paginate_queryset(  # type: ignore[override]  # DRF's stub returns a page or None
+    def paginate_queryset(
         self,
-        queryset: QuerySet[Any],
+        queryset: QuerySet[Any] | Sequence[Any],
         request: Request,
         view: APIView | None = None,
     ) -> list[Any]:
@@ -49,6 +50,8 @@ class BoundedPagination(BasePagination):
         self.start = (self.page - 1) * self.limit
         self.previous = self.link(page=self.page - 1) if self.page > 1 else None
         self.next: str | None = None
+        if not isinstance(queryset, QuerySet):
+            return self.read_sequence(queryset, request)
         conditions: tuple[Q, Q] | None = getattr(view, "search_conditions", None)
         keyset = Keyset(in_total_order(queryset), self.limit, conditions)
         position = self.position(request, keyset)
@@ -60,12 +63,29 @@ class BoundedPagination(BasePagination):
         """Return the condition for rows after the request's cursor, or None without a cursor."""
         cursor = request.query_params.get("cursor")
         if cursor is None:
-            if self.start >= MAXIMUM_COUNT:
-                raise NotFound
+            self.check_start()
             return None
         if "page" in request.query_params:
             reject("cursor", "cursor and page are mutually exclusive.")
         return keyset.position(cursor)
+
+    def check_start(self) -> None:
+        if self.start >= MAXIMUM_COUNT:
+            raise NotFound
+
+    def read_sequence(self, rows: Sequence[Any], request: Request) -> list[Any]:
+        """Read a page of a list, a tuple or a raw query, which have no cursors."""
+        if "cursor" in request.query_params:
+            reject("cursor", "This list has no cursors.")
+        self.check_start()
+        end = self.start + self.limit
+        page = list(rows[self.start : end])
+        if self.start and not page:
+            raise NotFound
+        self.count, self.count_capped = min(len(rows), MAXIMUM_COUNT), len(rows) > MAXIMUM_COUNT
+        if end < self.count:
+            self.next = self.link(page=self.page + 1)
+        return page
 
     def read_list(self, keyset: Keyset, position: Q | None) -> list[Any]:
         rows = list(self.rows_from(keyset, position)[: self.limit + 1])
@@ -168,7 +188,12 @@ class BoundedPagination(BasePagination):
 
 def bounded_count(queryset: QuerySet[Any]) -> int:
     """Count at most `MAXIMUM_COUNT` + 1 rows. Django's `count()` takes twice as long to compile."""
-    statement, parameters = compiled(queryset.order_by().values("pk")[: MAXIMUM_COUNT + 1])
+    query = queryset.query
+    if not query.is_sliced:
+        queryset = queryset.order_by()
+    if has_rows_of_model(query) and not (query.distinct and query.annotations):
+        queryset = queryset.values("pk")
+    statement, parameters = compiled(queryset[: MAXIMUM_COUNT + 1])
     with connections[queryset.db].cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM ({statement}) AS found", parameters)  # noqa: S608 - compiled SQL
         return int(cursor.fetchone()[0])

@@ -26,18 +26,23 @@ class StrictJSONParser(JSONParser):
     their field.
     """
 
+    kinds: tuple[Any, ...] = (dict,)
+
     def parse(
         self,
         stream: IO[bytes],
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Any:
         _, parameters = parse_header_parameters(media_type or "")
         if parameters.get("charset", "utf-8").lower() not in {"utf-8", "utf8"}:
             raise UnsupportedMediaType(media_type or "")
         try:
-            data = read_object(stream.read())
-            faulty = (field for field in data if is_unstorable(data[field]))
+            data: Any = read_json(stream.read())
+            if not isinstance(data, self.kinds):
+                raise ParseError
+            fields: Any = enumerate(data) if isinstance(data, list) else data.items()
+            faulty = (str(field) for field, value in fields if is_unstorable(value))
             unstorable = {field: [UNSTORABLE] for field in itertools.islice(faulty, MAXIMUM_ERRORS)}
         except (ValueError, RecursionError) as error:
             raise ParseError from error
@@ -46,13 +51,19 @@ class StrictJSONParser(JSONParser):
         return data
 
 
-def read_object(body: bytes) -> dict[str, Any]:
-    """Return the JSON object of a body; raise ValueError or RecursionError."""
+class StrictJSONArrayParser(StrictJSONParser):
+    """Parse a JSON array too, for a view that lists this parser in `parser_classes`."""
+
+    kinds = (dict, list)
+
+
+def read_json(body: bytes) -> Any:
+    """Return the JSON value of a body; raise ValueError or RecursionError."""
     if exceeds_tokens(body):
         raise ValueError("too many tokens")
     data = json.loads(body.decode(), object_pairs_hook=unique_pairs, parse_constant=reject_constant)
-    if not isinstance(data, dict) or is_unstorable(list(data)):
-        raise ValueError("not an object with storable keys")
+    if isinstance(data, dict) and is_unstorable(list(data)):
+        raise ValueError("keys that cannot be stored")
     return data
 
 

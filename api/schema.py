@@ -1,12 +1,21 @@
-"""Additions to the OpenAPI document: error responses, rate limits and plain Django views."""
+"""
+Additions to the OpenAPI document: error responses, rate limits and plain Django views.
+
+An app documents its own errors where it documents an operation:
+`@extend_schema(responses={200: OrderSerializer, **problems(OutOfStock, OrderClosed)})`.
+"""
 
 from typing import Any
 
+from django.conf import settings
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework.exceptions import APIException
 from rest_framework.permissions import BasePermission
 
 from api.errors import CODES, DETAILS
+from api.throttling import RATES
 
 ERROR = {
     "type": "object",
@@ -29,11 +38,17 @@ PROBLEM = {
         "title": {"type": "string"},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string"},
-        "code": {"type": "string", "enum": sorted({"validation_error", *DETAILS})},
+        "code": {
+            "type": "string",
+            "description": "Stable. An operation may have codes of its own.",
+            "examples": sorted({"validation_error", *DETAILS}),
+        },
         "errors": {"type": "array", "items": ERROR},
         "request_id": {"type": "string"},
     },
 }
+PROBLEM_TYPE = "application/problem+json"
+PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 DESCRIPTIONS = {
     400: "The body or the query is invalid.",
     401: "The token is missing or not valid.",
@@ -81,21 +96,23 @@ class ProblemAutoSchema(AutoSchema):
         registry: ComponentRegistry,
     ) -> dict[str, Any] | None:
         operation = super().get_operation(path, path_regex, path_prefix, method, registry)
-        if operation is None:  # pragma: no cover - no operation is excluded
+        if operation is None:
             return None
         problem = ResolvedComponent(
             name="Problem", type=ResolvedComponent.SCHEMA, object="Problem", schema=PROBLEM
         )
         registry.register_on_missing(problem)
-        is_limited = getattr(self.view, "throttle_scope", None) is not None
+        is_limited = getattr(self.view, "throttle_scope", None) in RATES
         responses = operation["responses"]
         if is_limited:
             for response in responses.values():
-                response["headers"] = LIMITS
-        # An operation documents an error of its own as a response without a body: `404: None`.
-        declared = {int(status) for status in responses if int(status) >= 400}
+                response["headers"] = response.get("headers", {}) | LIMITS
+        # An operation documents a status of the shared codes without a body: `404: None`.
+        declared = {int(s) for s in responses if int(s) >= 400 and "content" not in responses[s]}
+        for status in declared:
+            del responses[str(status)]
         for status in sorted(declared | self.error_statuses(operation, is_limited)):
-            responses[str(status)] = error_response(status, problem.ref, is_limited)
+            add_response(responses, str(status), error_response(status, problem.ref, is_limited))
         return operation
 
     def error_statuses(self, operation: dict[str, Any], is_limited: bool) -> set[int]:
@@ -120,12 +137,33 @@ class ProblemAutoSchema(AutoSchema):
         return any(method is not BasePermission.has_object_permission for method in asking)
 
 
+def problems(
+    *errors: type[APIException],
+) -> dict[tuple[int, str], OpenApiResponse]:
+    """Return the responses to an app's own exceptions, by status, for `extend_schema`."""
+    statuses: dict[int, list[str]] = {}
+    for error in errors:
+        text = f"{error.default_detail} Code: `{error.default_code}`."
+        statuses.setdefault(error.status_code, []).append(text)
+    return {
+        (status, PROBLEM_TYPE): OpenApiResponse(PROBLEM_REFERENCE, " ".join(texts))
+        for status, texts in statuses.items()
+    }
+
+
+def add_response(responses: dict[str, Any], status: str, response: dict[str, Any]) -> None:
+    """Add an error response; an app's own description of the same status stands before it."""
+    own = responses.get(status, {})
+    texts = [own.get("description"), response["description"]]
+    responses[status] = response | own | {"description": " ".join(filter(None, texts))}
+
+
 def error_response(status: int, schema: dict[str, Any], is_limited: bool) -> dict[str, Any]:
     headers = (LIMITS if is_limited else {}) | (RETRY_AFTER if status in {429, 503} else {})
     codes = ", ".join(f"`{code}`" for code in CODES_OF_STATUS.get(status, [CODES[status]]))
     response: dict[str, Any] = {
         "description": f"{DESCRIPTIONS[status]} Code: {codes}.",
-        "content": {"application/problem+json": {"schema": schema}},
+        "content": {PROBLEM_TYPE: {"schema": schema}},
     }
     return response | ({"headers": headers} if headers else {})
 
@@ -150,5 +188,5 @@ def add_plain_route(
             "200": {"description": "OK", "content": {"application/json": {"schema": schema}}}
         },
     }
-    result["paths"][f"/api/v1/{path}"] = {"get": operation}
+    result["paths"][f"/{settings.API_PATH}{path}"] = {"get": operation}
     return operation

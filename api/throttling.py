@@ -2,8 +2,9 @@
 Rate limits, counted by django-ratelimit.
 
 A view selects its limit with `throttle_scope`. `auth` counts by client address and route, and
-optionally by `throttle_ident`. `auth-read` counts by `throttle_ident` and route. DRF checks limits
-after permissions, so a request without a required token is not counted. Neither is a request with
+optionally by `throttle_ident`. `auth-read` counts by `throttle_ident` and route. Any other scope is
+one of `DEFAULT_THROTTLE_RATES`, counted by DRF's `ScopedRateThrottle`. DRF checks limits after
+permissions, so a request without a required token is not counted. Neither is a request with
 an unsupported method.
 """
 
@@ -15,7 +16,9 @@ from django.http import HttpRequest
 from django_ratelimit.core import get_usage
 from rest_framework.exceptions import APIException, UnsupportedMediaType
 from rest_framework.request import Request
-from rest_framework.throttling import BaseThrottle
+from rest_framework.throttling import BaseThrottle, ScopedRateThrottle
+
+from api.requests import django_request
 
 if TYPE_CHECKING:  # DRF's views import this module while they are being imported.
     from rest_framework.views import APIView
@@ -31,6 +34,9 @@ class RouteThrottle(BaseThrottle):
         scope = getattr(view, "throttle_scope", None)
         if scope is None:
             return True
+        if scope not in RATES:
+            self.scoped = ScopedRateThrottle()
+            return bool(self.scoped.allow_request(request, view))
         body_error = None
         try:
             reject_cross_site_body(request)
@@ -39,13 +45,13 @@ class RouteThrottle(BaseThrottle):
             raise
         except APIException as error:  # A malformed body counts too.
             ident, body_error = "", error
-        self.usage = count(request._request, scope, ident)
+        self.usage = count(django_request(request), scope, ident)
         if body_error and not self.usage["should_limit"]:
             raise body_error
         return not self.usage["should_limit"]
 
-    def wait(self) -> float:
-        return float(self.usage["reset"])
+    def wait(self) -> float | None:
+        return float(self.usage["reset"]) if hasattr(self, "usage") else self.scoped.wait()
 
 
 def reject_cross_site_body(request: Request) -> None:
@@ -58,7 +64,7 @@ def reject_cross_site_body(request: Request) -> None:
     """
     negotiator: Any = request.negotiator
     parser = negotiator.select_parser(request, request.parsers)
-    if parser is None and (request.auth is None or request._request.body):
+    if parser is None and (request.auth is None or django_request(request).body):
         raise UnsupportedMediaType(request.content_type)
     if request.auth is None:
         request.data  # noqa: B018 - raises UnsupportedMediaType for other character sets
@@ -116,3 +122,12 @@ def rate_limit_headers(
         "RateLimit-Policy": f'"{name}";q={quota};w={window}',
         "RateLimit": f'"{name}";r={remaining};t={int(reset)}',
     }
+
+
+def scope_without_rate(view: Any) -> str | None:
+    """Return the scope of a view if `RouteThrottle` knows no rate for it."""
+    scope: Any = getattr(type(view), "throttle_scope", None)
+    has_rate = scope in RATES or ScopedRateThrottle.THROTTLE_RATES.get(scope)
+    # A property selects a scope for each request.
+    is_fixed = isinstance(scope, str) and RouteThrottle in view.throttle_classes
+    return scope if is_fixed and not has_rate else None

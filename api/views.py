@@ -8,7 +8,7 @@ from django.views import View
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 
-from api.middleware import PAGE_POLICY
+from api.policies import PAGE_POLICY
 
 
 class SchemaView(View):

@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import ipaddress
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from email.utils import parseaddr
@@ -20,7 +21,10 @@ from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 from django.db import DatabaseError, connection
+from rest_framework.authentication import SessionAuthentication
 
+from api.routes import api_views
+from api.throttling import scope_without_rate
 from config.secret_rules import secret_faults
 
 # The text and the hint of each fault. docs/operations.md has the same list.
@@ -106,6 +110,22 @@ RULES = {
     "config.E025": (
         "DEFAULT_FROM_EMAIL must be an address, or a name with an address.",
         "For example: Latchkey <no-reply@example.com>",
+    ),
+    "config.E030": (
+        "API_ROOT, API_PATH and ADMIN_PATH must be paths such as api/, api/v1/ and admin/.",
+        "API_PATH begins with API_ROOT, ADMIN_PATH does not; each ends in a slash.",
+    ),
+    "config.E031": (
+        "ATOMIC_REQUESTS must be off: a rejection would roll back what it records.",
+        "Use transaction.atomic in the views that need it.",
+    ),
+    "config.E032": (
+        "{view} uses SessionAuthentication below API_ROOT, where requests have no session.",
+        "Use accounts.authentication.BearerAuthentication, or mount the view elsewhere.",
+    ),
+    "config.E033": (
+        "The throttle_scope {scope} of {view} has no rate.",
+        "Add it to DEFAULT_THROTTLE_RATES of REST_FRAMEWORK, such as 20/day.",
     ),
 }
 # Prefixes of the gunicorn releases that ops/server.py was tested with.
@@ -216,6 +236,35 @@ def check_gunicorn(**kwargs: Any) -> list[CheckMessage]:
     """Reject gunicorn releases that `ops.server` was not tested with."""
     release = importlib.metadata.version("gunicorn")
     return [] if release.startswith(TESTED_GUNICORN) else [error("config.E019", release=release)]
+
+
+def check_paths(**kwargs: Any) -> list[CheckMessage]:
+    root, path = settings.API_ROOT, settings.API_PATH
+    are_paths = all(re.fullmatch(r"([\w.-]+/)+", path) for path in (root, path))
+    if are_paths and path.startswith(root) and not settings.ADMIN_PATH.startswith(root):
+        return []
+    return [error("config.E030")]
+
+
+def check_transactions(**kwargs: Any) -> list[CheckMessage]:
+    is_atomic = settings.DATABASES["default"].get("ATOMIC_REQUESTS")
+    return [error("config.E031")] if is_atomic else []
+
+
+def check_authentication(**kwargs: Any) -> list[CheckMessage]:
+    found = {
+        type(view).__name__
+        for view in api_views()
+        for kind in view.authentication_classes
+        if issubclass(kind, SessionAuthentication)
+    }
+    return [error("config.E032", view=name) for name in sorted(found)]
+
+
+def check_scopes(**kwargs: Any) -> list[CheckMessage]:
+    """Reject limits without a rate, which DRF would notice with the first request."""
+    found = {(type(v).__name__, scope_without_rate(v)) for v in api_views()}
+    return [error("config.E033", view=name, scope=scope) for name, scope in found if scope]
 
 
 def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -336,6 +385,10 @@ CHECKS = (
     check_link_base,
     check_link_scheme,
     check_sender,
+    check_paths,
+    check_transactions,
+    check_authentication,
+    check_scopes,
 )
 # Checks that run only at the start of a server, because they use the database and the network.
 SERVER_CHECKS = (check_connections, check_address)

@@ -55,6 +55,10 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # Core
 
 ROOT_URLCONF = "config.urls"
+# Below API_ROOT errors are JSON and requests have no cookies. config/urls.py mounts the routes of
+# this project at API_PATH; mount other versions beside them.
+API_ROOT = "api/"
+API_PATH = f"{API_ROOT}v1/"
 ADMIN_ENABLED = env.flag("ADMIN_ENABLED", default=True)
 ADMIN_PATH = env.read("ADMIN_PATH", values.parse_path, "admin/")
 LANGUAGE_CODE = "en-us"
@@ -125,6 +129,7 @@ MIDDLEWARE = [
     "console.middleware.AuthenticationMiddleware",
     "console.middleware.MessageMiddleware",
     "accounts.middleware.remember_origin",
+    "api.middleware.OwnErrorsMiddleware",
 ]
 # ProblemMiddleware handles all exceptions, in development too.
 DEBUG_PROPAGATE_EXCEPTIONS = True
@@ -303,7 +308,7 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "api.schema.ProblemAutoSchema",
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_VERSIONING_CLASS": None,
-    "EXCEPTION_HANDLER": "api.errors.exception_handler",
+    "EXCEPTION_HANDLER": "api.exceptions.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
@@ -312,7 +317,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Users, and device sessions on rotating token pairs.",
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
-    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SCHEMA_PATH_PREFIX": f"/{API_ROOT}v[0-9]+",
     "COMPONENT_SPLIT_REQUEST": True,
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
@@ -328,9 +333,9 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 3600
-CSRF_FAILURE_VIEW = "api.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "api.exceptions.csrf_failure"
 CSRF_TRUSTED_ORIGINS = env.names("CSRF_TRUSTED_ORIGINS", values.parse_csrf)
-CORS_URLS_REGEX = r"^/(api|health)(/|$)"
+CORS_URLS_REGEX = rf"^/({API_ROOT}|health(/|$))"
 ORIGINS = env.names("CORS_ALLOWED_ORIGINS", values.parse_cors)
 CORS_ALLOWED_ORIGINS = [origin for origin in ORIGINS if origin != "*"]
 CORS_ALLOW_ALL_ORIGINS = "*" in ORIGINS

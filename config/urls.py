@@ -13,7 +13,7 @@ api: list[URLPattern | URLResolver] = [
     path("docs", DocsView.as_view(), name="docs"),
 ]
 urlpatterns = [
-    path("api/v1/", include(api)),
+    path(settings.API_PATH, include(api)),
     path("", include("health.urls")),
     path("mail", MailboxView.as_view(), name="mailbox"),
     path("mail/<str:name>", MailView.as_view(), name="mail"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import middleware as auth
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +14,9 @@ from django.template.loader import render_to_string
 from django.utils.deprecation import MiddlewareMixin
 
 from api.errors import ErrorPage
-from api.middleware import PAGE_POLICY, GetResponse, is_api
+from api.middleware import GetResponse
+from api.policies import PAGE_POLICY
+from api.requests import is_api
 
 
 class ConsoleMiddleware:
@@ -54,7 +57,11 @@ class SessionMiddleware(PagesOnly, sessions.SessionMiddleware):
 
 
 class AuthenticationMiddleware(PagesOnly, auth.AuthenticationMiddleware):
-    """`request.user` on HTML pages."""
+    """`request.user`: the user of a page's session; in the API nobody until DRF authenticates."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        request.user = AnonymousUser()
+        return super().__call__(request)
 
 
 class MessageMiddleware(PagesOnly, messages.MessageMiddleware):

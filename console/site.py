@@ -20,7 +20,7 @@ from console.sign_in import PasswordView, SignInForm
 class ConsoleSite(admin.AdminSite):
     site_title = site_header = settings.PROJECT_NAME
     index_title = "Console"
-    site_url = "/api/v1/docs"
+    site_url = f"/{settings.API_PATH}docs"
     empty_value_display = "-"
     enable_nav_sidebar = False  # The first page has the few lists.
     login_form = SignInForm

@@ -22,7 +22,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views import View
 
-from api.middleware import PAGE_POLICY
+from api.policies import PAGE_POLICY
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,9 @@ import logging
 import random
 import re
 import time
+from typing import Any
 
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from prometheus_client import Histogram
@@ -54,16 +56,23 @@ def log(request: HttpRequest, response: HttpResponseBase, seconds: float) -> Non
     method = request.method if request.method in KNOWN_METHODS else "OTHER"
     route = f"/{request.resolver_match.route}" if request.resolver_match else "-"
     REQUESTS.labels(method, route, response.status_code).observe(seconds)
-    session = getattr(request, "auth", None)
-    staff = getattr(request, "_cached_user", None)
+    session = getattr(request, "auth", None)  # An app's own authentication may set anything.
     fields = {
         "method": method,
         "route": route,
         "status": response.status_code,
         "duration_ms": round(1000 * seconds, 1),
-        "user_id": session.user_id if session else getattr(staff, "pk", None),
-        "session_id": session and session.pk,
+        "user_id": getattr(session, "user_id", None) or console_user(request),
+        "session_id": getattr(session, "pk", None),
         "address": request.META["REMOTE_ADDR"],
     }
     text = "%(method)s %(route)s %(status)s %(duration_ms).0f ms"
     logger.info(text, fields, extra=fields)
+
+
+def console_user(request: HttpRequest) -> Any:
+    """Return the id of the user of a cookie's session, if the session was read."""
+    session = getattr(request, "session", None)
+    if session is None or not session.accessed or SESSION_KEY not in session:
+        return None
+    return get_user_model()._meta.pk.to_python(session[SESSION_KEY])

@@ -17,7 +17,7 @@ from ops import mailbox
 
 MAXIMUM_WAIT = 90  # seconds to wait for rate limits in total
 DELIVERY = 30  # seconds in which an email is delivered
-API = "/api/v1"
+API = f"/{settings.API_PATH.rstrip('/')}"
 
 
 class SkippedError(Exception):

@@ -1,7 +1,14 @@
+import copy
 from collections.abc import Collection, Iterable
+from datetime import date
+from decimal import Decimal
 from typing import Any, Self
+from uuid import UUID
 
 from django.db import DatabaseError, models
+
+# The types of most columns. A value of another type, such as JSON, may be changed in place.
+IMMUTABLE = (str, int, float, bytes, date, UUID, Decimal, type(None))
 
 
 class RowDeletedError(DatabaseError):
@@ -31,7 +38,7 @@ class ChangesModel(models.Model):
         **options: Any,
     ) -> Self:
         row = super().from_db(db, field_names, values, **options)
-        row.read = field_names, values
+        row.read = field_names, as_read(values)
         return row
 
     def refresh_from_db(
@@ -49,7 +56,7 @@ class ChangesModel(models.Model):
         known = self.column_values()
         values = dict(zip(*self.read, strict=True))
         values |= {name: known[name] for name in known if names is None or name in names}
-        self.read = tuple(values), tuple(values.values())
+        self.read = tuple(values), as_read(values.values())
 
     def changed_fields(self) -> set[str]:
         read = dict(zip(*self.read, strict=True))
@@ -63,3 +70,8 @@ class ChangesModel(models.Model):
         """Return the values of the columns, without those that were not read yet."""
         names = [field.attname for field in self._meta.concrete_fields]
         return {name: self.__dict__[name] for name in names if name in self.__dict__}
+
+
+def as_read(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return values that stay as they were read."""
+    return tuple(v if isinstance(v, IMMUTABLE) else copy.deepcopy(v) for v in values)

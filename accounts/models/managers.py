@@ -1,16 +1,20 @@
 """How users are found, created and signed out, one or many at a time."""
 
+import functools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import BaseUserManager
 from django.contrib.auth.password_validation import validate_password
-from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
+from django.db import connection, models, transaction
 from django.db.models import F
 
 from accounts.identities import lookup_form
 from accounts.models.batches import key_batches
+from accounts.models.compiled import CompiledQuery
 from accounts.models.outbox import OutgoingEmail
-from accounts.models.sessions import Session, field_names, owner_columns
+from accounts.models.sessions import Session, load_user, user_fields
 from accounts.models.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -47,13 +51,11 @@ class UserManager(BaseUserManager["User"]):
         """
         form = lookup_form(identity)
         field = "email" if "@" in form else "username"
-        statement = IDENTIFY.format(columns=owner_columns(self.model), field=field)
+        query = user_query()
         with connection.cursor() as cursor:
-            cursor.execute(statement, [form])
+            cursor.execute(IDENTIFY.format(columns=query.columns, field=field), [form])
             folded, is_known, *row = cursor.fetchone()
-        if not is_known:
-            return folded, None
-        return folded, self.model.from_db(DEFAULT_DB_ALIAS, field_names(self.model), row)
+        return folded, load_user(query.values(row)) if is_known else None
 
     def create_user(self, username: str, email: str, password: str, **fields: Any) -> "User":
         """
@@ -62,7 +64,7 @@ class UserManager(BaseUserManager["User"]):
         The password's rules are for a form or a serializer to check first.
         """
         user = self.model(username=username, email=email, **fields)
-        user.clean_fields(exclude=["password"])
+        user.clean_fields(exclude=self.not_given(fields))
         user.set_password(password)
         user.save(using=self._db)
         return user
@@ -75,7 +77,7 @@ class UserManager(BaseUserManager["User"]):
         Raises TicketError where the ticket has been used meanwhile.
         """
         user = self.model(**fields)
-        user.clean_fields(exclude=["password"])
+        user.clean_fields(exclude=self.not_given(fields))
         user.set_password(password)  # Not in the transaction: hashing takes a second.
         with transaction.atomic():
             if ticket:
@@ -92,17 +94,27 @@ class UserManager(BaseUserManager["User"]):
         """Create a user who may do everything, without a password too; raises ValidationError."""
         user = self.model(username=username, email=email, **fields)
         user.is_staff = user.is_superuser = True
-        user.full_clean(exclude=["password"])
+        user.full_clean(exclude=self.not_given(fields))
         if password is not None:
             validate_password(password, user)
         user.set_password(password)
         user.save(using=self._db)
         return user
 
+    def not_given(self, fields: Iterable[str]) -> set[str]:
+        """Return the fields to leave unvalidated: the password, and defaults such as {}."""
+        given = {"username", "email", *fields}
+        return {field.name for field in self.model._meta.fields} - given
+
 
 # The ORM has no join from a value. Both sides are lower-cased by the database.
 IDENTIFY = """
-    SELECT identity.folded, owner.id IS NOT NULL, {columns}
+    SELECT identity.folded, accounts_user.id IS NOT NULL, {columns}
       FROM (SELECT lower(%s::text) AS folded) AS identity
-      LEFT JOIN accounts_user AS owner ON lower(owner.{field}) = identity.folded
+      LEFT JOIN accounts_user ON lower(accounts_user.{field}) = identity.folded
 """
+
+
+@functools.cache
+def user_query() -> CompiledQuery:
+    return CompiledQuery(get_user_model().objects.values_list(*user_fields()))

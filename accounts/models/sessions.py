@@ -7,7 +7,7 @@ over; a token's times are its session's, cut to whole seconds.
 
 import functools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,14 @@ from django.contrib.auth import get_user_model
 from django.contrib.postgres.fields import ArrayField
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection, models, transaction
 from django.db.models import Exists
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Least, Now
 from django.utils import timezone
 from prometheus_client import Counter
 
 from accounts import tokens
 from accounts.models.batches import BATCH, chunks
+from accounts.models.compiled import CompiledQuery
 from accounts.models.events import Event, emit, event_context
 from accounts.models.outbox import OutgoingEmail
 
@@ -97,7 +99,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         which, parameters = self.values("pk").query.sql_with_params()
         with connection.cursor() as cursor:
             cursor.execute(
-                END.format(which=which),
+                END.format(which=which, key=get_user_model()._meta.pk.rel_db_type(connection)),
                 [
                     reason,
                     *parameters,
@@ -190,20 +192,18 @@ class SessionQuerySet(models.QuerySet["Session"]):
         """
         Return the active session of an access token, with its active user, in one query.
 
-        It comes with every request, and is SQL because the ORM takes longer to write it than
-        PostgreSQL to run. Of the session it reads the identifier; other columns are read on access.
+        Of the session it reads the identifier; other columns are read on access.
         """
-        user_model = get_user_model()
+        query = authentication_query()
+        given: dict[Any, Any] = {"session_id": claims.session_id, "user_id": claims.user_id}
         with connection.cursor() as cursor:
-            cursor.execute(
-                f"SELECT session.id, {owner_columns(user_model)}{AUTHENTICATE}",
-                [claims.session_id, claims.user_id],
-            )
+            cursor.execute(query.statement, [given[name] for name in query.parameters])
             row = cursor.fetchone()
         if row is None:
             raise SessionError
-        session: Session = Session.from_db(DEFAULT_DB_ALIAS, ["id"], row[:1])
-        session.user = user_model.from_db(DEFAULT_DB_ALIAS, field_names(user_model), row[1:])
+        session_id, *values = query.values(row)
+        session: Session = Session.from_db(DEFAULT_DB_ALIAS, ["id"], [session_id])
+        session.user = load_user(values)
         return session
 
     def rotate(self, claims: tokens.Claims) -> "Session":
@@ -278,15 +278,9 @@ END = """
     INSERT INTO accounts_event (kind, detail, user_id, username, session_id, device,
                                 actor, actor_id, ip_address, request_id, is_new_device)
     SELECT %s, %s, owner.id, owner.username, ended.id, ended.device,
-           %s, %s::bigint, %s::inet, %s, false
+           %s, %s::{key}, %s::inet, %s, false
       FROM ended JOIN accounts_user AS owner ON owner.id = ended.user_id
  RETURNING user_id, session_id
-"""
-AUTHENTICATE = """
-      FROM accounts_session AS session JOIN accounts_user AS owner ON owner.id = session.user_id
-     WHERE session.id = %s AND session.user_id = %s
-       AND session.ended_at IS NULL AND session.expires_at > statement_timestamp()
-       AND owner.is_active
 """
 ROTATE = """
     UPDATE accounts_session AS session
@@ -309,13 +303,22 @@ ROTATED += ["authenticated_at", "methods"]
 
 
 @functools.cache
-def field_names(model: type[models.Model]) -> list[str]:
-    return [field.attname for field in model._meta.concrete_fields]
+def authentication_query() -> CompiledQuery:
+    """Compile the query of an access token; its parameters are the names of the claims."""
+    session_id, user_id = (RawSQL("%s", [name]) for name in ("session_id", "user_id"))
+    sessions = Session.objects.active().filter(pk=session_id, user_id=user_id, user__is_active=True)
+    return CompiledQuery(sessions.values_list("pk", *(f"user__{name}" for name in user_fields())))
 
 
 @functools.cache
-def owner_columns(model: type[models.Model]) -> str:
-    return ", ".join(f"owner.{field.column}" for field in model._meta.concrete_fields)
+def user_fields() -> list[str]:
+    return [field.attname for field in get_user_model()._meta.concrete_fields]
+
+
+def load_user(values: Sequence[Any]) -> "User":
+    """Return the user of these values, which are in the order of `user_fields`."""
+    user: User = get_user_model().from_db(DEFAULT_DB_ALIAS, user_fields(), values)
+    return user
 
 
 def by_password() -> list[str]:

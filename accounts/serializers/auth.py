@@ -24,6 +24,7 @@ from accounts.serializers.fields import (
 from accounts.serializers.users import UserSerializer
 from accounts.tokens import LONGEST_TOKEN
 from api.fields import StringField
+from api.requests import django_request
 
 
 @extend_schema_serializer(
@@ -40,7 +41,7 @@ class LoginSerializer(serializers.Serializer[User]):
     password = PasswordField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        request = self.context["request"]._request
+        request = django_request(self.context["request"])
         user = authenticate(request, username=attrs["identity"], password=attrs["password"])
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
@@ -64,7 +65,9 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
         if caller:
             validate_new_password(attrs["new_password"], caller)
         identity = caller.username if caller else attrs["identity"]
-        user = authenticate(request._request, username=identity, password=attrs["current_password"])
+        user = authenticate(
+            django_request(request), username=identity, password=attrs["current_password"]
+        )
         if user is None and caller:
             wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
             raise serializers.ValidationError({"current_password": [wrong]})
@@ -89,7 +92,7 @@ class ReauthenticationSerializer(serializers.Serializer[User]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         request = self.context["request"]
         user = authenticate(
-            request._request, username=request.user.username, password=attrs["password"]
+            django_request(request), username=request.user.username, password=attrs["password"]
         )
         if user is None:
             wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")

@@ -49,13 +49,13 @@ RAISED: dict[str, tuple[Exception, int, str, str]] = {
         "not_found",
         "The requested resource does not exist.",
     ),
-    "parser": (exceptions.ParseError("codec"), 400, "parse_error", "The request is malformed."),
+    "parser": (exceptions.ParseError("No number."), 400, "parse_error", "No number."),
     "nested": (OutOfStock({"a": ["b"]}), 409, "conflict", ""),
 }
 RETURNED: dict[str, tuple[Any, int, str, str]] = {
     "body": ({"code": "locked_out", "detail": "Locked."}, 423, "locked_out", "Locked."),
     "none": (None, 422, "unprocessable_content", "Unprocessable Content."),
-    "list": (["a"], 409, "conflict", "The resource cannot be deleted because others refer to it."),
+    "list": (["a"], 409, "conflict", "The request conflicts with another resource."),
     "unknown": ({"code": 5}, 499, "client_error", "Client Error."),
 }
 

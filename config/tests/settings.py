@@ -19,3 +19,6 @@ from tests.rig.settings import *  # noqa: E402, F403 - after the environment is 
 
 # Other tests cover production hashing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+# A foreign app, whose tests mount its routes (tests/service/guest).
+INSTALLED_APPS = [*INSTALLED_APPS, "django_filters", "tests.service.guest"]  # noqa: F405 - above

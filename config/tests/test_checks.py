@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from django.core.checks import run_checks
 from django.db import connection
+from django.urls import include, path
 from pytest_django import Settings
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.throttling import ScopedRateThrottle
+from rest_framework.views import APIView
 
 from config import checks
 from config.secret_rules import secret_faults
@@ -339,3 +343,65 @@ def test_every_rule_has_a_check() -> None:
     assert set(re.findall(r'error\(\s*"(config\.E\d+)"', source)) == checks.RULES.keys()
     assert "Error(text" in source
     assert len(re.findall(r"\bError\(", source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_ROOT", ""),
+        ("API_ROOT", "/api/"),
+        ("API_ROOT", "api"),
+        ("API_PATH", "v1/"),
+        ("API_PATH", "api/v1"),
+        ("ADMIN_PATH", "api/admin/"),
+    ],
+)
+def test_paths_that_overlap_are_rejected(settings: Settings, name: str, value: str) -> None:
+    setattr(settings, name, value)
+
+    assert found() == ["config.E030"]
+
+
+def test_another_path_of_the_api_is_accepted(settings: Settings) -> None:
+    settings.API_ROOT, settings.API_PATH = "rest/", "rest/v2.1/"
+
+    assert found() == []
+
+
+def test_atomic_requests_are_rejected(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(settings.DATABASES["default"], "ATOMIC_REQUESTS", True)
+
+    assert found() == ["config.E031"]
+
+
+class OwnAuthentication(SessionAuthentication):
+    pass
+
+
+class CookieView(APIView):
+    authentication_classes = [OwnAuthentication]
+
+
+class ScopedView(APIView):
+    throttle_scope = "uploads"
+
+
+urlpatterns = [
+    path("api/v1/cookie", CookieView.as_view()),
+    path("api/v1/cookie/again", CookieView.as_view()),
+    path("api/v1/bearer", CookieView.as_view(authentication_classes=[])),
+    path("api/v1/scoped", ScopedView.as_view()),
+    path("api/v1/unlimited", ScopedView.as_view(throttle_classes=[])),
+    path("pages/", include([path("cookie", CookieView.as_view())])),
+]
+
+
+@pytest.mark.urls(__name__)
+def test_views_that_would_fail_with_every_request_are_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert sorted(found()) == ["config.E032", "config.E033"]
+
+    monkeypatch.setattr(ScopedRateThrottle, "THROTTLE_RATES", {"uploads": "20/day"})
+
+    assert found() == ["config.E032"]

@@ -9,7 +9,7 @@ from django.db.models import ProtectedError, RestrictedError
 from django.test import Client, RequestFactory
 from pytest_django import Settings
 
-from api import errors
+from api import exceptions
 from console.middleware import render_page
 
 
@@ -49,13 +49,16 @@ def test_invalid_input_is_a_bad_request_and_is_logged_with_its_traceback(
     request = RequestFactory().get("/admin/x")
     request.render_problem = render_page
     with caplog.at_level(logging.WARNING):
-        response = errors.problem_for(request, error)
+        response = exceptions.problem_for(request, error)
 
     assert response is not None
     assert response.status_code == 400
     assert caplog.records[0].exc_info[1] is error
-    assert errors.problem_for(RequestFactory().get("/api/v1/x"), error) is None
-    assert errors.problem_for(request, IntegrityError()) is None
+
+
+@pytest.mark.parametrize("error", [ValueError(), OverflowError(), FieldError(), TypeError()])
+def test_a_defect_of_the_api_is_no_bad_request(error: Exception) -> None:
+    assert exceptions.problem_for(RequestFactory().get("/api/v1/x"), error) is None
 
 
 @pytest.mark.parametrize(
@@ -63,11 +66,12 @@ def test_invalid_input_is_a_bad_request_and_is_logged_with_its_traceback(
     [
         (ProtectedError("", set()), 409, "conflict"),
         (RestrictedError("", set()), 409, "conflict"),
+        (IntegrityError(), 409, "conflict"),
         (BadRequest(), 400, "parse_error"),
     ],
 )
 def test_the_api_has_a_code_for_it(error: Exception, status: int, code: str) -> None:
-    response = errors.problem_for(RequestFactory().get("/api/v1/x"), error)
+    response = exceptions.problem_for(RequestFactory().get("/api/v1/x"), error)
 
     assert response is not None
     assert response.status_code == status

@@ -16,6 +16,7 @@ from health import views
 from health.views import CheckError
 from ops.service_checks import Service, SkippedError
 
+API = f"/{settings.API_PATH.rstrip('/')}"
 SKEW = 5  # seconds
 
 

@@ -1,0 +1,203 @@
+"""
+The responses to exceptions of views, of the ORM and of Django.
+
+`exception_handler` handles the exceptions of DRF's views, `ProblemMiddleware` all others.
+"""
+
+import logging
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from django.core.exceptions import (
+    BadRequest,
+    FieldError,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    ValidationError,
+)
+from django.db import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
+from django.db.models import ProtectedError, RestrictedError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.request import UnreadablePostError
+from rest_framework import exceptions
+from rest_framework.fields import get_error_detail
+
+from api.errors import DETAILS, code_of, has_pages, own_arguments, problem, validation_problem
+from api.own_errors import own_members
+from api.requests import django_request
+from api.throttling import RATES, count, rate_limit_headers
+
+logger = logging.getLogger(__name__)
+
+# The codes of DRF for which the contract has others.
+DRF_CODES = frozenset({"authentication_failed", "error", "invalid", "not_acceptable", "throttled"})
+# DRF writes the texts of these itself, from what a client sent.
+DRF_TEXTS = (
+    exceptions.MethodNotAllowed,
+    exceptions.NotAcceptable,
+    exceptions.Throttled,
+    exceptions.UnsupportedMediaType,
+)
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (Http404, 404),
+    (PermissionDenied, 403),
+    (RequestDataTooBig, 413),
+    (SuspiciousOperation, 400),
+    (BadRequest, 400),
+    (UnreadablePostError, 400),
+    (ProtectedError, 409),
+    (RestrictedError, 409),
+)
+# PostgreSQL is unavailable, out of connections, too slow or (InternalError) read-only.
+DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
+DATABASE_RETRY_AFTER = 2
+# The text of `get_object_or_404`, which names the model.
+GENERIC_404 = re.compile(r"No .+ matches the given query\.")
+# Django's admin raises these for a query, a selection or a cookie that does not fit its column.
+INPUT_ERRORS = (DataError, FieldError, OverflowError, ValidationError, ValueError)
+# SQLSTATEs of values that a constraint rejects by themselves. Others conflict with other rows.
+INVALID_VALUES = {
+    psycopg.errors.NotNullViolation.sqlstate,
+    psycopg.errors.CheckViolation.sqlstate,
+}
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponse | None:
+    """Return the response to an exception of a DRF view, or None if the exception is unexpected."""
+    request = django_request(context["request"])
+    is_limited = getattr(context["view"], "throttle_scope", None) in RATES
+    if is_limited and isinstance(error, exceptions.AuthenticationFailed):
+        error = count_bad_token(request, error)
+    return problem_for(request, error)
+
+
+def count_bad_token(request: HttpRequest, error: Exception) -> Exception:
+    """
+    Count a request with a token that is not valid, and return what it is rejected with.
+
+    DRF authenticates before it throttles, so such a request would not be counted. The credentials
+    of a body are verified after it was.
+    """
+    if hasattr(request, "rate_limit"):
+        return error
+    usage = count(request, "auth")
+    return exceptions.Throttled(wait=usage["reset"]) if usage["should_limit"] else error
+
+
+def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
+    """Return the problem document of an expected exception, or None for any other."""
+    if isinstance(error, ValidationError) and not has_pages(request):
+        error = exceptions.ValidationError(get_error_detail(error))
+    if isinstance(error, exceptions.ValidationError):
+        return validation_problem(request, error)
+    if isinstance(error, exceptions.APIException):
+        return api_problem(request, error)
+    if isinstance(error, DATABASE_ERRORS):
+        logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
+        return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
+    if status := status_of(request, error):
+        return problem(request, status, detail=own_text(request, error))
+    return integrity_problem(request, error) if isinstance(error, IntegrityError) else None
+
+
+def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpResponse:
+    """Return an API exception's status, with the code, detail and `members` that an app gave it."""
+    # DRF changes the status of an instance from 401 to 403 if the view has no authenticator, as in
+    # login and refresh. The class keeps the status.
+    status = 401 if type(error).status_code == 401 else error.status_code
+    code = error.get_codes()
+    if not isinstance(code, str) or code in DRF_CODES:
+        code = code_of(status)
+    own = {"code": code, **own_members(error.detail), **getattr(error, "members", {})}
+    is_default = str(error.detail) == str(type(error).default_detail) and code in DETAILS
+    if is_default or has_text_of_drf(error):
+        del own["detail"]
+    wait, limit = getattr(error, "wait", None), getattr(error, "limit", None)
+    headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
+    if header := getattr(error, "auth_header", None):
+        headers["WWW-Authenticate"] = header
+    return problem(request, status, **own_arguments(own), retry_after=wait, headers=headers)
+
+
+def has_text_of_drf(error: exceptions.APIException) -> bool:
+    """Return whether DRF wrote the text of an exception, which may repeat what a client sent."""
+    is_parse_error = isinstance(error, exceptions.ParseError)
+    return isinstance(error, DRF_TEXTS) or (
+        is_parse_error and raising_module(error).startswith("rest_framework.")
+    )
+
+
+def integrity_problem(request: HttpRequest, error: IntegrityError) -> HttpResponse:
+    """Return a 400 for values that a constraint rejects, and a 409 for a conflict with a row."""
+    # The message of PostgreSQL would contain the values.
+    constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None)
+    logger.warning("IntegrityError: %s (%s)", request.path, constraint or "not null")
+    if not is_invalid_value(error):
+        return problem(request, 409)
+    detail = exceptions.ErrorDetail("The values violate a rule of the database.", code="invalid")
+    return validation_problem(request, exceptions.ValidationError([detail]))
+
+
+def status_of(request: HttpRequest, error: Exception) -> int | None:
+    for error_type, status in STATUSES:
+        if isinstance(error, error_type):
+            return status
+    is_page_input = has_pages(request) and isinstance(error, INPUT_ERRORS)
+    if is_page_input or is_input_error(error, request.META.get("QUERY_STRING", "")):
+        # The cause may also be a defect in the code, so the traceback is logged.
+        logger.warning("%s: %s", type(error).__name__, request.path, exc_info=error)
+        return 400
+    return None
+
+
+def own_text(request: HttpRequest, error: Exception) -> str:
+    """Return the text that an app gave Django's 403 or 404, or the reason of a blocked deletion."""
+    if isinstance(error, ProtectedError | RestrictedError):
+        return "The resource cannot be deleted because others refer to it."
+    text = error.args[0] if isinstance(error, Http404 | PermissionDenied) and error.args else ""
+    is_own = isinstance(text, str) and not GENERIC_404.fullmatch(text) and not has_pages(request)
+    return text if is_own else ""
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Return the response to a form whose CSRF token is missing or expired."""
+    return problem(request, 403, detail="This form has expired. Reload the page.")
+
+
+def response_for(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Return the response to any exception; log an unexpected one without disclosing it."""
+    if response := problem_for(request, error):
+        return response
+    logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
+    return problem(request, 500)
+
+
+def raising_module(error: BaseException) -> str:
+    """Return the name of the module that raised an exception, or an empty string."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals["__name__"]) if frames else ""
+
+
+def is_invalid_value(error: IntegrityError) -> bool:
+    return getattr(error.__cause__, "sqlstate", None) in INVALID_VALUES
+
+
+def is_input_error(error: Exception, query: str) -> bool:
+    """
+    Return whether an exception was probably caused by a value that a client sent.
+
+    The database cannot store or compare the value, the ORM does not know a field that the query
+    string may name, or the value is not of its field's kind. Python rejects JSON that is nested too
+    deeply.
+    """
+    if isinstance(error, DataError) or (isinstance(error, FieldError) and query):
+        return True
+    module = raising_module(error)
+    if isinstance(error, RecursionError):
+        return module.startswith("json.")
+    is_conversion = isinstance(error, ValueError | TypeError | OverflowError)
+    return is_conversion and module.startswith("django.db.models.fields")
