@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
+from corsheaders import middleware as corsheaders
 from django.conf import settings
 from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
@@ -21,6 +22,7 @@ from rest_framework.exceptions import APIException, ParseError, ValidationError
 
 from api import errors
 from api.parsers import UNSTORABLE, is_unstorable
+from api.throttling import is_limited, uncounted_headers
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -51,6 +53,13 @@ class ClientAddressMiddleware:
         return self.get_response(request)
 
 
+class CorsMiddleware(corsheaders.CorsMiddleware):
+    """Add the CORS headers; let routes respond to a preflight as to any other OPTIONS."""
+
+    def check_preflight(self, request: HttpRequest) -> None:
+        """Return no response. django-cors-headers would respond with 200 for unknown paths too."""
+
+
 class ResponseHeadersMiddleware:
     """Add the content security policy, the rate limit headers and `no-store`."""
 
@@ -60,7 +69,8 @@ class ResponseHeadersMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         response.headers.setdefault("Content-Security-Policy", API_POLICY)
-        for header, value in getattr(request, "rate_limit", {}).items():
+        limits = getattr(request, "rate_limit", None) or uncounted_headers(request)
+        for header, value in limits.items():
             response.headers.setdefault(header, value)
         if "Authorization" in request.headers or "/auth/" in request.path_info:
             response.headers["Cache-Control"] = "no-store"
@@ -96,7 +106,11 @@ class TrailingSlashMiddleware:
 
 
 class RequestValidationMiddleware:
-    """Reject a body that is too long, an unknown host and a query that cannot be stored."""
+    """
+    Reject a body that is too long, an unknown host and a query that cannot be stored.
+
+    Such a request to a limited route counts, unless any web page can send it (RouteThrottle).
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -106,7 +120,9 @@ class RequestValidationMiddleware:
             validate_request(request)
         except (BadRequest, SuspiciousOperation, UnreadablePostError, APIException) as error:
             # Django would convert every SuspiciousOperation into the same 400.
-            return errors.response_for(request, error)
+            is_counted = request.content_type == "application/json" and is_limited(request)
+            rejection = errors.count_rejected(request, error) if is_counted else error
+            return errors.response_for(request, rejection)
         return self.get_response(request)
 
 

@@ -1,6 +1,7 @@
 """
-gunicorn's threaded worker, with probes that do not wait for other requests, and with a shutdown and
-a drain that lose no requests.
+gunicorn's threaded worker, with changes to probes, shutdown and drain.
+
+Probes do not wait for other requests. Shutdown and drain lose no requests.
 
 `gunicorn.conf.py` selects it. It overrides undocumented methods of gunicorn, so `config.checks`
 rejects gunicorn releases that did not pass the restart tests.
@@ -95,7 +96,7 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
 
 def peek(connection: socket.socket) -> bytes | None:
-    """Return the first bytes that have arrived without consuming them, or None if there are none."""
+    """Return the first bytes that have arrived, or None without any; do not consume them."""
     flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
     try:
         # A TLS socket does not peek; its encrypted bytes are no probe.

@@ -26,7 +26,7 @@ from accounts.admin.pages import (
     moment,
     tag,
 )
-from accounts.models import Event, Session, User, UserQuerySet
+from accounts.models import Event, PasswordUnchangedError, Session, User, UserQuerySet
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
@@ -116,6 +116,18 @@ class UserAdmin(DjangoUserAdmin):
         if search_term.isdecimal() and len(search_term) < 19:
             found = found | queryset.filter(pk=int(search_term))
         return found, may_repeat
+
+    def user_change_password(
+        self,
+        request: HttpRequest,
+        id: str,  # noqa: A002 - the URL names it
+        form_url: str = "",
+    ) -> HttpResponse:
+        try:
+            return super().user_change_password(request, id, form_url)
+        except PasswordUnchangedError:
+            messages.error(request, "The new password must differ from the current one.")
+            return redirect(request.path)
 
     # Ranks: staff and what they may do are for superusers only.
 

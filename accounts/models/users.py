@@ -147,6 +147,8 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
 
     # The count of failures that a sign-in was verified under; the backend sets it.
     failures: Any = None
+    # The password as `set_password` got it, until the row is saved.
+    new_password: str | None = None
     # The database's time, where the row was locked to grant access.
     now: datetime
 
@@ -190,13 +192,16 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
     def clean(self) -> None:
         """Keep the username as it is: Django's NFKC would make another one of it."""
 
-    def save(self, *, keep: Session | None = None, **options: Any) -> None:
+    def save(
+        self, *, keep: Session | None = None, current: str | None = None, **options: Any
+    ) -> None:
         """
         Save what changed since the row was read; raises RowDeletedError where it was deleted.
 
         A new password, a deactivation or an activation ends the sessions in the same transaction.
         All ways lead here: the API, the console, `manage.py changepassword`. `keep` is the session
-        that a new password leaves active.
+        that a new password leaves active, `current` the stored password if it was just verified.
+        Raises PasswordUnchangedError if staff demand a new password and this is the stored one.
         """
         with transaction.atomic():
             if self._state.adding:
@@ -205,12 +210,16 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
             else:
                 names = options.pop("update_fields", None)
                 names = self.changed_fields() if names is None else set(names)
-                self.save_fields(names, keep, **options)
+                self.save_fields(names, keep, current, **options)
+        self.new_password = None
         self.remember()
 
-    def save_fields(self, names: set[str], keep: Session | None, **options: Any) -> None:
+    def save_fields(
+        self, names: set[str], keep: Session | None, current: str | None, **options: Any
+    ) -> None:
         stored = self.lock_stored()
         if "password" in names:
+            self.reject_unchanged(stored, current)
             # Also where this row was read before staff demanded a new password.
             self.password_changed_at = timezone.now()
             names |= {"password_changed_at", "must_change_password"}
@@ -226,6 +235,18 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
             if keep and reason == Session.Reason.PASSWORD:
                 sessions = sessions.exclude(pk=keep.pk)
             sessions.end(reason)
+
+    def reject_unchanged(self, stored: dict[str, Any], current: str | None) -> None:
+        """Raise PasswordUnchangedError if the password must change and is the stored one."""
+        password = self.new_password
+        if password is None or not stored["must_change_password"]:
+            return
+        if current is None:
+            is_same = check_password(password, stored["password"])
+        else:
+            is_same = password == current  # Without a second hash.
+        if is_same:
+            raise PasswordUnchangedError
 
     def lock_stored(self) -> dict[str, Any]:
         """Lock the row and return what it holds of the fields that a change has an effect of."""
@@ -267,6 +288,7 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
 
     def set_password(self, raw_password: str | None) -> None:
         super().set_password(raw_password)
+        self.new_password = raw_password
         if not self._state.adding:
             self.must_change_password = False
 
@@ -310,15 +332,14 @@ class User(ChangesModel, AbstractBaseUser, PermissionsMixin):
         """
         with granting_access(self):
             self.set_password(password)
-            self.save_verified(password, session, current)
+            self.save_verified(session, current)
 
     @transaction.atomic
-    def save_verified(self, password: str, session: Session | None, current: str | None) -> None:
-        if self.lock_verified().must_change_password and password == current:
-            raise PasswordUnchangedError
+    def save_verified(self, session: Session | None, current: str | None) -> None:
+        self.lock_verified()
         if session and not self.sessions.active().filter(pk=session.pk).exists():
             raise StaleLoginError
-        self.save(update_fields=["password"], keep=session)
+        self.save(update_fields=["password"], keep=session, current=current)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """

@@ -17,7 +17,7 @@ from django.urls import reverse
 from accounts.models import User
 from catalog.models import Product
 from conftest import SignIn
-from console.model_admin import LOOKUPS
+from console.filters import LOOKUPS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

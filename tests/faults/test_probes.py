@@ -77,6 +77,7 @@ def search(port: int) -> list[tuple[int, float]]:
         response = client.get(SEARCH)
         return response.status, response.seconds
 
-    with Load(*[lambda c=Client(port): find(c) for _ in range(CLIENTS)]) as load:
+    clients = [Client(port) for _ in range(CLIENTS)]
+    with Load(*[lambda c=c: find(c) for c in clients]) as load:
         time.sleep(SECONDS)
     return load.results
