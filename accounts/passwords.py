@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+import unicodedata
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
@@ -26,7 +27,7 @@ from django.core.exceptions import ValidationError
 from prometheus_client import Gauge
 from rest_framework.exceptions import APIException
 
-from api.text import is_invisible
+from api.text import RAW_LENGTH_FACTOR, is_invisible
 
 MAXIMUM_LENGTH = 128
 CONTEXT_WORD_LENGTH = 4
@@ -130,6 +131,11 @@ def lower_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
+def folded(text: str) -> str:
+    """Return text for comparisons in any letter case and width (Unicode's NFKC_Casefold)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
 class MaximumLengthValidator:
     """Reject what is too long to be a password, before anything hashes it."""
 
@@ -163,8 +169,8 @@ class ContextWordsValidator:
     def validate(self, password: str, user: Any = None) -> None:
         if len(password) > MAXIMUM_LENGTH:
             return
-        password = password.casefold()
-        if any(word.casefold() in password for word in self.words(user)):
+        password = folded(password)
+        if any(folded(word) in password for word in self.words(user)):
             message = "This password contains the name of the service, or a name of yours."
             raise ValidationError(message, code="password_too_similar")
 
@@ -176,7 +182,9 @@ class ContextWordsValidator:
         )
         words = [self.service_name, username, email.partition("@")[0]]
         words += [*names.split(), *re.findall(r"\w+", names)]
-        return [word for word in words if len(word) >= CONTEXT_WORD_LENGTH]
+        # A longer word does not occur in a password. Normalising it takes long.
+        lengths = range(CONTEXT_WORD_LENGTH, RAW_LENGTH_FACTOR * MAXIMUM_LENGTH + 1)
+        return [word for word in words if len(word) in lengths]
 
     def get_help_text(self) -> str:
         return "Your password must not contain the name of the service, or a name of yours."

@@ -71,16 +71,16 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
     request = django_request(context["request"])
     is_limited = getattr(context["view"], "throttle_scope", None) in RATES
     if is_limited and isinstance(error, exceptions.AuthenticationFailed):
-        error = count_bad_token(request, error)
+        error = count_rejected(request, error)
     return problem_for(request, error)
 
 
-def count_bad_token(request: HttpRequest, error: Exception) -> Exception:
+def count_rejected(request: HttpRequest, error: Exception) -> Exception:
     """
-    Count a request with a token that is not valid, and return what it is rejected with.
+    Count a request that is rejected before its view, and return what it is rejected with.
 
-    DRF authenticates before it throttles, so such a request would not be counted. The credentials
-    of a body are verified after it was.
+    DRF authenticates before it throttles, so a token that is not valid would not be counted. The
+    credentials of a body are verified after it was.
     """
     if hasattr(request, "rate_limit"):
         return error

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
 
+from corsheaders import middleware as corsheaders
 from django.conf import settings
 from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
@@ -24,6 +25,7 @@ from api.methods import allowed_methods, serve_head
 from api.parsers import UNSTORABLE, is_unstorable
 from api.policies import API_POLICY, page_policy
 from api.requests import is_api, is_health
+from api.throttling import is_limited, uncounted_headers
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -49,6 +51,13 @@ class ClientAddressMiddleware:
         return self.get_response(request)
 
 
+class CorsMiddleware(corsheaders.CorsMiddleware):
+    """Add the CORS headers; let routes respond to a preflight as to any other OPTIONS."""
+
+    def check_preflight(self, request: HttpRequest) -> None:
+        """Return no response. django-cors-headers would respond with 200 for unknown paths too."""
+
+
 class ResponseHeadersMiddleware:
     """Add the content security policy, the rate limit headers and `no-store`."""
 
@@ -61,7 +70,8 @@ class ResponseHeadersMiddleware:
         is_page = is_html and not is_api(request.path_info)
         policy = page_policy() if is_page else API_POLICY
         response.headers.setdefault("Content-Security-Policy", policy)
-        for header, value in getattr(request, "rate_limit", {}).items():
+        limits = getattr(request, "rate_limit", None) or uncounted_headers(request)
+        for header, value in limits.items():
             response.headers.setdefault(header, value)
         if "Authorization" in request.headers or "/auth/" in request.path_info:
             response.headers["Cache-Control"] = "no-store"
@@ -122,7 +132,11 @@ class TrailingSlashMiddleware:
 
 
 class RequestValidationMiddleware:
-    """Reject a body that is too long, an unknown host and a query that cannot be stored."""
+    """
+    Reject a body that is too long, an unknown host and a query that cannot be stored.
+
+    Such a request to a limited route counts, unless any web page can send it (RouteThrottle).
+    """
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -132,7 +146,9 @@ class RequestValidationMiddleware:
             validate_request(request)
         except (BadRequest, SuspiciousOperation, UnreadablePostError, APIException) as error:
             # Django would convert every SuspiciousOperation into the same 400.
-            return exceptions.response_for(request, error)
+            is_counted = request.content_type == "application/json" and is_limited(request)
+            rejection = exceptions.count_rejected(request, error) if is_counted else error
+            return exceptions.response_for(request, rejection)
         return self.get_response(request)
 
 

@@ -4,15 +4,18 @@ Rate limits, counted by django-ratelimit.
 A view selects its limit with `throttle_scope`. `auth` counts by client address and route, and
 optionally by `throttle_ident`. `auth-read` counts by `throttle_ident` and route. Any other scope is
 one of `DEFAULT_THROTTLE_RATES`, counted by DRF's `ScopedRateThrottle`. DRF checks limits after
-permissions, so a request without a required token is not counted. Neither is a request with
-an unsupported method.
+permissions, so a request without a required token is not counted. Neither is a request with an
+unsupported method. Every response of a route with a limit of ours has the headers, whether it was
+counted or not. A route is a method and a path, so a 405 belongs to none.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.http import HttpRequest
+from django.urls import Resolver404, resolve
 from django_ratelimit.core import get_usage
 from rest_framework.exceptions import APIException, UnsupportedMediaType
 from rest_framework.request import Request
@@ -70,7 +73,43 @@ def reject_cross_site_body(request: Request) -> None:
         request.data  # noqa: B018 - raises UnsupportedMediaType for other character sets
 
 
-def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]:
+def is_limited(request: HttpRequest) -> bool:
+    """Return whether the route of a request has a limit, before or after Django resolved it."""
+    if request.resolver_match is None:
+        try:
+            request.resolver_match = resolve(request.path_info)
+        except Resolver404:
+            return False
+    view = request.resolver_match.func
+    view_class: Any = getattr(view, "cls", None)  # DRF's `as_view` sets it.
+    if view_class is None:
+        return False
+    method = "get" if request.method == "HEAD" else str(request.method).lower()
+    handlers = getattr(view, "actions", None) or {name: name for name in dir(view_class)}
+    is_allowed = method in view_class.http_method_names and method != "options"
+    return is_allowed and method in handlers and has_scope(view_class, handlers[method])
+
+
+@functools.cache
+def has_scope(view_class: Any, action: str) -> bool:
+    """Return whether an action of a view has a limit, which a view may decide by its action."""
+    view = view_class()
+    view.action = action
+    return getattr(view, "throttle_scope", None) in RATES
+
+
+def uncounted_headers(request: HttpRequest) -> Mapping[str, str]:
+    """Return the headers of a request that was not counted; none if its route has no limit."""
+    if not is_limited(request):
+        return {}
+    count(request, "auth", increment=False)
+    headers: Mapping[str, str] = request.rate_limit  # type: ignore[attr-defined]  # set by count
+    return headers
+
+
+def count(
+    request: HttpRequest, name: str, ident: str = "", *, increment: bool = True
+) -> Mapping[str, Any]:
     """
     Count a request to this route and set its headers on `request.rate_limit`.
 
@@ -78,9 +117,9 @@ def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]
     second in which it ends, so a client that waited only `time_left` would be rejected.
     """
     rate: tuple[int, int] = getattr(settings, RATES[name])
-    usage = dict(count_in_cache(request, name, ident, rate))
+    usage = dict(count_in_cache(request, name, ident, rate, increment=increment))
     usage["reset"] = max(1, usage["time_left"] + 1)
-    if usage["count"] == usage["limit"] + 1:
+    if increment and usage["count"] == usage["limit"] + 1:
         for record in on_limit_reached:
             record(name)
     remaining = max(0, usage["limit"] - usage["count"])
@@ -91,7 +130,7 @@ def count(request: HttpRequest, name: str, ident: str = "") -> Mapping[str, Any]
 
 
 def count_in_cache(
-    request: HttpRequest, name: str, ident: str, rate: tuple[int, int]
+    request: HttpRequest, name: str, ident: str, rate: tuple[int, int], *, increment: bool
 ) -> Mapping[str, Any]:
     """
     Count a request in the shared cache and return the usage.
@@ -106,10 +145,10 @@ def count_in_cache(
         "group": f"{name}:{method}:{route}:{ident}",
         "key": "ip" if name == "auth" else lambda group, request: ident,
         "rate": rate,
-        "increment": True,
+        "increment": increment,
     }
     quota, window = rate
-    first = {"count": 1, "limit": quota, "should_limit": False, "time_left": window}
+    first = {"count": int(increment), "limit": quota, "should_limit": False, "time_left": window}
     return get_usage(request, **counting) or get_usage(request, **counting) or first
 
 

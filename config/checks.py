@@ -70,7 +70,7 @@ RULES = {
         "Leave it at 14, unless logins cost too much processor time.",
     ),
     "config.E011": (
-        "WEB_CONCURRENCY * WEB_THREADS = {processes} * {threads} = {needed} connections, but "
+        "WEB_CONCURRENCY * (WEB_THREADS + 1) = {processes} * {threads} = {needed} connections, but "
         "PostgreSQL has max_connections - reserved = {maximum} - {reserved} = {available}, "
         "for all instances together.",
         "Lower WEB_CONCURRENCY or WEB_THREADS, raise max_connections, or use PgBouncer.",
@@ -283,7 +283,8 @@ def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> 
             maximum, reserved = cursor.fetchone()
     except DatabaseError:
         return []
-    processes, threads = settings.WEB_CONCURRENCY, settings.WEB_THREADS
+    # The thread of readiness probes (ops/server.py) has a connection too.
+    processes, threads = settings.WEB_CONCURRENCY, settings.WEB_THREADS + 1
     needed, available = processes * threads, maximum - reserved
     if needed <= available:
         return []

@@ -115,7 +115,7 @@ MIDDLEWARE = [
     "api.middleware.ClientAddressMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "corsheaders.middleware.CorsMiddleware",
+    "api.middleware.CorsMiddleware",
     "api.middleware.ResponseHeadersMiddleware",
     "console.middleware.ConsoleMiddleware",
     "api.middleware.ProblemMiddleware",

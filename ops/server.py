@@ -1,18 +1,67 @@
 """
-gunicorn's threaded worker, with a shutdown and a drain that lose no requests.
+gunicorn's threaded worker, with changes to probes, shutdown and drain.
+
+Probes do not wait for other requests. Shutdown and drain lose no requests.
 
 `gunicorn.conf.py` selects it. It overrides undocumented methods of gunicorn, so `config.checks`
 rejects gunicorn releases that did not pass the restart tests.
 """
 
+import re
+import selectors
+import socket
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
+# The complete head of a probe without a body, as it arrives in one packet.
+PROBE = re.compile(
+    rb"(?:GET|HEAD) (?:/api/v1)?/health(?P<check>/live|/ready)? HTTP/1\.[01]\r\n.*\r\n\r\n",
+    re.DOTALL,
+)
+PEEKED_BYTES = 4096
+
 
 class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     sockets: list[Any]
+    probe_pools: dict[bytes | None, Executor]
+
+    def init_process(self) -> None:
+        # Readiness waits for the database, so it has a thread and liveness another.
+        alive = ThreadPoolExecutor(1, "liveness")
+        self.probe_pools = {None: alive, b"/live": alive, b"/ready": ThreadPoolExecutor(1, "ready")}
+        super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """
+        Submit a request to the threads, a probe to a thread of its own.
+
+        Searches may take all threads. A probe that waits for one would time out, and the
+        orchestrator would stop an instance that works.
+        """
+        head = peek(conn.sock)
+        if head is None and not (conn.initialized or conn.data_ready):
+            self.wait_for_request(conn)
+            return
+        request = self.pool_of(head).submit(self.handle, conn)
+        request.add_done_callback(
+            lambda future: self.method_queue.defer(self.finish_request, conn, future)
+        )
+
+    def pool_of(self, head: bytes | None) -> Executor:
+        probe = PROBE.fullmatch(head or b"")
+        pool: Executor = self.probe_pools[probe["check"]] if probe else self.tpool
+        return pool
+
+    def wait_for_request(self, conn: Any) -> None:
+        """Wait for a new connection's first bytes, without a thread, for `keepalive` seconds."""
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        readable = partial(self.on_pending_socket_readable, conn)
+        self.poller.register(conn.sock, selectors.EVENT_READ, readable)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """
@@ -44,3 +93,15 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
 
         draining.set()
         self.max_keepalived = 0
+
+
+def peek(connection: socket.socket) -> bytes | None:
+    """Return the first bytes that have arrived, or None without any; do not consume them."""
+    flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+    try:
+        # A TLS socket does not peek; its encrypted bytes are no probe.
+        return socket.socket.recv(connection, PEEKED_BYTES, flags)
+    except BlockingIOError:
+        return None
+    except OSError:  # The thread that reads the request handles the error.
+        return b""

@@ -34,6 +34,8 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
 
     # The count of failures that a sign-in was verified under; the backend sets it.
     failures: Any = None
+    # The password as `set_password` got it, until the row is saved.
+    new_password: str | None = None
     # The database's time, where the row was locked to grant access.
     now: datetime
 
@@ -55,6 +57,7 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
 
     def set_password(self, raw_password: str | None) -> None:
         super().set_password(raw_password)
+        self.new_password = raw_password
         if not self._state.adding:
             self.must_change_password = False
 
@@ -100,15 +103,26 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         """
         with granting_access(cast("User", self)):
             self.set_password(password)
-            self.save_verified(password, session, current)
+            self.save_verified(session, current)
 
     @transaction.atomic
-    def save_verified(self, password: str, session: Session | None, current: str | None) -> None:
-        if self.lock_verified().must_change_password and password == current:
-            raise PasswordUnchangedError
+    def save_verified(self, session: Session | None, current: str | None) -> None:
+        self.lock_verified()
         if session and not self.sessions.active().filter(pk=session.pk).exists():
             raise StaleLoginError
-        cast("User", self).save(update_fields=["password"], keep=session)
+        cast("User", self).save(update_fields=["password"], keep=session, current=current)
+
+    def reject_unchanged(self, stored: dict[str, Any], current: str | None) -> None:
+        """Raise PasswordUnchangedError if the password must change and is the stored one."""
+        password = self.new_password
+        if password is None or not stored["must_change_password"]:
+            return
+        if current is None:
+            is_same = check_password(password, stored["password"])
+        else:
+            is_same = password == current  # Without a second hash.
+        if is_same:
+            raise PasswordUnchangedError
 
     def reset_password(self, ticket: Ticket, password: str) -> None:
         """

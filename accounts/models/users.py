@@ -100,7 +100,12 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
         """Keep the username as it is: Django's NFKC would make another one of it."""
 
     def save(
-        self, *, keep: Session | None = None, ticket: Ticket | None = None, **options: Any
+        self,
+        *,
+        keep: Session | None = None,
+        current: str | None = None,
+        ticket: Ticket | None = None,
+        **options: Any,
     ) -> None:
         """
         Save what changed since the row was read; raises RowDeletedError where it was deleted.
@@ -108,8 +113,9 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
         All ways to change a user lead here: the API, the console, `manage.py changepassword`. A new
         password or address, a deactivation or an activation ends sessions and tickets, and is
         recorded and announced, in the same transaction. `keep` is the session that a new password
-        or address leaves active. `ticket` is what permits the change, if it came by email or
-        replaces a password that must be changed.
+        or address leaves active, `current` the stored password if it was just verified. `ticket` is
+        what permits the change, if it came by email or replaces a password that must be changed.
+        Raises PasswordUnchangedError if staff demand a new password and this is the stored one.
         """
         with transaction.atomic():
             if self._state.adding:
@@ -119,13 +125,21 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
             else:
                 names = options.pop("update_fields", None)
                 names = self.changed_fields() if names is None else set(names)
-                self.save_fields(names, keep, ticket, **options)
+                stored = self.lock_stored()
+                if "password" in names:
+                    self.reject_unchanged(stored, current)
+                self.save_fields(names, stored, keep, ticket, **options)
+        self.new_password = None
         self.remember()
 
     def save_fields(
-        self, names: set[str], keep: Session | None, ticket: Ticket | None, **options: Any
+        self,
+        names: set[str],
+        stored: dict[str, Any],
+        keep: Session | None,
+        ticket: Ticket | None,
+        **options: Any,
     ) -> None:
-        stored = self.lock_stored()
         if "password" in names:
             # Also where this row was read before staff demanded a new password.
             self.password_changed_at = timezone.now()

@@ -22,6 +22,7 @@ from rest_framework.test import APIClient
 from accounts.models import Session, User
 from conftest import API, PASSWORD, SignIn
 
+MEBIBYTE = 1024 * 1024
 JSON = "application/json"
 
 
@@ -158,9 +159,13 @@ class TestAddress:
 
     def test_other_methods_use_nothing_up(self, client: APIClient, user: User) -> None:
         for _ in range(6):
-            assert client.get(f"{API}/auth/login").status_code == 405
-            assert client.options(f"{API}/auth/login").status_code == 200
-            assert client.put(f"{API}/users").status_code == 405
+            responses = [
+                client.get(f"{API}/auth/login"),
+                client.options(f"{API}/auth/login"),
+                client.put(f"{API}/users"),
+            ]
+            assert [response.status_code for response in responses] == [405, 200, 405]
+            assert not any("RateLimit" in response.headers for response in responses)
 
         assert login(client, password=PASSWORD).status_code == 200
 
@@ -170,7 +175,7 @@ class TestAddress:
         for _ in range(6):
             response = client.get(f"{API}/auth/sessions")
             assert response.status_code == 401
-            assert "RateLimit" not in response.headers
+            assert response.headers["RateLimit"].startswith('"auth";r=5;')
 
         assert sign_in(user).get(f"{API}/auth/sessions").status_code == 200
 
@@ -203,10 +208,68 @@ class TestAddress:
             response = client.generic("POST", f"{API}{path}", body, content_type)
             assert response.status_code == 415
             assert response.json()["code"] == "unsupported_media_type"
-            assert "RateLimit" not in response.headers
+            assert response.headers["RateLimit"].startswith('"auth";r=5;')
 
         response = client.post(f"{API}{path}", {"identity": "alice"})
         assert response.headers["RateLimit"].startswith('"auth";r=4;')
+
+    @pytest.mark.parametrize(
+        ("path", "body", "extra", "status"),
+        [
+            ("/auth/login", "x" * (MEBIBYTE + 1), {}, 413),
+            ("/auth/login?x=%00", "{}", {}, 400),
+            ("/auth/refresh", "{}", {"HTTP_HOST": "evil.example.com"}, 400),
+        ],
+    )
+    def test_a_request_that_is_rejected_before_its_view_is_counted(
+        self,
+        client: APIClient,
+        db: None,
+        settings: Settings,
+        path: str,
+        body: str,
+        extra: Any,
+        status: int,
+    ) -> None:
+        settings.ALLOWED_HOSTS = ["testserver"]
+
+        responses = [client.generic("POST", API + path, body, JSON, **extra) for _ in range(6)]
+
+        assert [response.status_code for response in responses] == [status] * 5 + [429]
+        assert responses[0].headers["RateLimit"].startswith('"auth";r=4;')
+        assert_is_limited(responses[-1], "auth", 5, 60)
+
+    @pytest.mark.parametrize("content_type", ["text/plain", ""])
+    def test_it_is_not_counted_if_any_web_page_can_send_it(
+        self, client: APIClient, content_type: str
+    ) -> None:
+        body = "x" * (MEBIBYTE + 1)
+
+        responses = [
+            client.generic("POST", f"{API}/auth/login", body, content_type) for _ in range(6)
+        ]
+
+        assert {response.status_code for response in responses} == {413}
+        assert responses[-1].headers["RateLimit"].startswith('"auth";r=5;')
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [("POST", "/product"), ("POST", "/nothing"), ("GET", "/schema"), ("PUT", "/users/me")],
+    )
+    def test_a_route_without_a_limit_has_no_headers(
+        self, client: APIClient, method: str, path: str
+    ) -> None:
+        response = client.generic(method, f"{API}{path}?x=%00", "{}", JSON)
+
+        assert response.status_code == 400
+        assert "RateLimit" not in response.headers
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_a_list_without_a_token_has_the_headers(self, client: APIClient, method: str) -> None:
+        response = client.generic(method, f"{API}/auth/sessions")
+
+        assert response.status_code == 401
+        assert response.headers["RateLimit"].startswith('"auth";r=5;')
 
     @pytest.mark.parametrize("content_type", ["*/*", "application/*"])
     def test_a_wildcard_is_no_type_of_a_body(
@@ -215,7 +278,7 @@ class TestAddress:
         response = client.generic("POST", f"{API}/auth/login", "{}", content_type)
 
         assert response.status_code == 415
-        assert "RateLimit" not in response.headers
+        assert response.headers["RateLimit"].startswith('"auth";r=5;')
 
     @pytest.mark.parametrize(
         ("method", "path"),
@@ -244,7 +307,7 @@ class TestAddress:
         for content_type in ("", "text/plain"):
             response = client.generic("POST", f"{API}{path}", "", content_type)
             assert response.status_code == 415
-            assert "RateLimit" not in response.headers
+            assert response.headers["RateLimit"].startswith('"auth";r=5;')
 
     def test_a_body_of_another_type_with_a_token_is_not_counted(
         self, user: User, sign_in: SignIn
@@ -254,7 +317,7 @@ class TestAddress:
         response = device.generic("POST", f"{API}/auth/password", "{}", "text/plain")
 
         assert response.status_code == 415
-        assert "RateLimit" not in response.headers
+        assert response.headers["RateLimit"].startswith('"auth";r=5;')
         assert device.post(f"{API}/auth/logout").status_code == 204
 
     def test_a_cache_that_loses_a_key_rejects_nobody(

@@ -65,6 +65,8 @@ class TestChange:
             ("alice@example", "password_too_similar"),
             ("a door with a LATCHKEY", "password_too_similar"),
             ("where is Alice today", "password_too_similar"),
+            ("ｌａｔｃｈｋｅｙ", "password_too_similar"),
+            ("where is 𝐀𝐥𝐢𝐜𝐞 today", "password_too_similar"),
             (" " * 8, "password_blank"),
             ("\u200b\u2060\u00a0\u3164\ufe0f\u2800\u00ad\t", "password_blank"),
             (12345678, "invalid"),
@@ -85,7 +87,14 @@ class TestChange:
 
     @pytest.mark.parametrize(
         "weak",
-        ["x" * 129, "a door with a LATCHKEY", "where is Alice today", "miss liddell", " " * 9],
+        [
+            "x" * 129,
+            "a door with a LATCHKEY",
+            "my ＬＡＴＣＨＫＥＹ",
+            "where is Alice today",
+            "miss liddell",
+            " " * 9,
+        ],
     )
     def test_the_rules_hold_in_the_console_and_in_commands(
         self, make_user: Any, monkeypatch: pytest.MonkeyPatch, weak: str

@@ -88,7 +88,7 @@ class TestPages:
             "limit": ["2"], "search": ["product"], "ordering": ["title"], "page": ["2"],
         }  # fmt: skip
 
-    @pytest.mark.parametrize("page", ["4", "1001", "9" * 18])
+    @pytest.mark.parametrize("page", ["4", "1001", "9" * 18, "9" * 19, "9" * 4000])
     def test_a_page_past_the_end_is_not_found(
         self, client: APIClient, user: User, page: str
     ) -> None:
@@ -99,7 +99,21 @@ class TestPages:
         assert response.status_code == 404
         assert response.json()["code"] == "not_found"
 
-    @pytest.mark.parametrize("value", ["0", "-1", "x", "", "1.5", "1e1", "١", "9" * 4000])
+    @pytest.mark.parametrize("name", ["limit", "owner"])
+    @pytest.mark.parametrize("value", ["9" * 19, "9" * 4000])
+    def test_a_number_above_its_limit_is_reported(
+        self, client: APIClient, db: None, name: str, value: str
+    ) -> None:
+        assert rejected(client.get(PRODUCT, {name: value})) == [name]
+
+    def test_leading_zeros_do_not_change_a_number(self, client: APIClient, user: User) -> None:
+        add(user, 25)
+
+        body = client.get(PRODUCT, {"page": "0" * 30 + "2", "limit": "0020"}).json()
+
+        assert len(body["results"]) == 5
+
+    @pytest.mark.parametrize("value", ["0", "-1", "x", "", "1.5", "1e1", "١", "0" * 30])
     @pytest.mark.parametrize("name", ["page", "limit", "owner"])
     def test_invalid_numbers_are_reported(
         self, client: APIClient, db: None, name: str, value: str

@@ -286,7 +286,7 @@ def test_debug_relaxes_this_and_nothing_else(settings: Settings) -> None:
 class TestConnections:
     @pytest.fixture(autouse=True)
     def threads(self, settings: Settings, db: None) -> None:
-        settings.WEB_THREADS = 49
+        settings.WEB_THREADS = 48
 
     def test_more_threads_than_the_database_has_connections_for(self) -> None:
         (message,) = checks.check_connections(databases=["default"])

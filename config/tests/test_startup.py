@@ -152,7 +152,7 @@ def test_a_good_environment_passes_the_deployment_checks() -> None:
 
 @pytest.mark.django_db
 def test_gunicorn_counts_the_connections_that_it_would_need() -> None:
-    few = {"DATABASE_URL": database_url(), "WEB_CONCURRENCY": "1", "WEB_THREADS": "98"}
+    few = {"DATABASE_URL": database_url(), "WEB_CONCURRENCY": "1", "WEB_THREADS": "97"}
 
     (fault,) = faults(start(GUNICORN, GOOD | few))
 

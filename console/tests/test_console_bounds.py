@@ -204,14 +204,43 @@ class TestLists:
 
     @pytest.mark.parametrize(
         "query",
-        ["username__regex=a", "id__contains=1", "sessions__user_agent__regex=a", "pk__regex=1"],
+        [
+            "username__regex=a",
+            "id__contains=1",
+            "sessions__user_agent__regex=a",
+            "pk__regex=1",
+            "device_count__gte=x",
+            "device_count__regex=(a%2B)%2B",
+            "device_count=1",
+            "password__gte=bcrypt",
+            "names__gte=a",
+            "sessions__id__isnull=0",
+            "groups__name__gte=a",
+        ],
     )
-    def test_a_lookup_that_reads_the_whole_table_is_rejected(
+    def test_a_lookup_without_a_filter_is_rejected(
         self,
         console: Client,
         query: str,
     ) -> None:
         assert console.get(f"/admin/accounts/user/?{query}").status_code == 400
+
+    @pytest.mark.parametrize(
+        "query",
+        ["is_staff__exact=1", "groups__id__exact=1", "groups__isnull=True", "id__in=1,2", "pk=1"],
+    )
+    def test_a_filter_and_a_key_are_allowed(self, console: Client, query: str) -> None:
+        assert console.get(f"/admin/accounts/user/?{query}").status_code == 200
+
+    def test_a_filter_with_a_parameter_of_its_own_is_allowed(self, console: Client) -> None:
+        assert console.get("/admin/accounts/session/?state=active").status_code == 200
+
+    def test_a_list_without_filters_allows_its_related_rows(
+        self, console: Client, sample: Sample
+    ) -> None:
+        assert console.get("/admin/health/part/?state=active").status_code == 400
+        assert console.get("/admin/health/part/?number=1").status_code == 400
+        assert console.get(f"/admin/health/part/?sample={sample.pk}").status_code == 200
 
     def test_a_search_takes_six_words(self, console: Client) -> None:
         path = "/admin/articles/article/"

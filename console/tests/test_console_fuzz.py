@@ -16,7 +16,7 @@ from django.urls import reverse
 
 from accounts.models import User
 from conftest import SignIn
-from console.model_admin import LOOKUPS
+from console.filters import LOOKUPS
 from tests.articles.models import Article
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -35,9 +35,8 @@ def test_every_response_has_the_security_headers(client: APIClient, db: None) ->
         assert response.headers["X-Content-Type-Options"] == "nosniff", kind
         assert response.headers["Referrer-Policy"], kind
         assert response.headers["X-Frame-Options"] == "DENY", kind
-        if kind != "preflight":
-            policy = response.headers["Content-Security-Policy"]
-            assert policy == "default-src 'none'; frame-ancestors 'none'", kind
+        policy = response.headers["Content-Security-Policy"]
+        assert policy == "default-src 'none'; frame-ancestors 'none'", kind
         assert "Strict-Transport-Security" not in response.headers, kind
         assert response.headers["Content-Length"] == str(len(response.content)), kind
 
@@ -138,6 +137,29 @@ class TestCORS:
 
         assert response.status_code == 500
         assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+    @pytest.mark.parametrize(
+        ("path", "allowed"),
+        [
+            (f"{API}/auth/login", "OPTIONS, POST"),
+            (f"{API}/product/1", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+            ("/health", "GET, HEAD, OPTIONS"),
+            (f"{API}/nothing", None),
+        ],
+    )
+    @pytest.mark.parametrize("origin", [ORIGIN, "https://evil.example.com"])
+    def test_a_preflight_is_an_options_request(
+        self, client: APIClient, settings: Settings, path: str, allowed: str | None, origin: str
+    ) -> None:
+        settings.CORS_ALLOWED_ORIGINS = [ORIGIN]
+        headers = {"HTTP_ORIGIN": origin, "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST"}
+
+        response = client.options(path, **headers)
+
+        assert response.status_code == (200 if allowed else 404)
+        assert response.headers.get("Allow") == allowed
+        methods = response.headers.get("Access-Control-Allow-Methods", "")
+        assert ("POST" in methods) == (origin == ORIGIN)
 
     def test_another_origin_may_not(self, client: APIClient, settings: Settings) -> None:
         settings.CORS_ALLOWED_ORIGINS = [ORIGIN]

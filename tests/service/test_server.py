@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,10 +16,12 @@ import pytest
 from django.conf import settings
 
 from conftest import API, PASSWORD
+from ops.server import peek
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
 
 MEBIBYTE = 1024 * 1024
+PROBES = ["/health", "/health/live", "/health/ready", f"{API}/health/live"]
 LAST_REQUEST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
@@ -124,6 +127,49 @@ class TestConnections:
             content = one_thread.send_raw(LAST_REQUEST + b"x" * 10_000)
             assert content.startswith(b"HTTP/1.1 200")
             assert json.loads(content.split(b"\r\n\r\n")[1])["status"] == "ok"
+
+
+class TestProbes:
+    @pytest.fixture
+    def busy(self, django_db_setup: None, tmp_path: Path) -> Iterator[Server]:
+        """Take the only thread by requests that do not end."""
+        with serve(tmp_path / "log", WEB_THREADS="1") as server, contextlib.ExitStack() as stack:
+            for start in (b"GET /health/live HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n"):
+                client = socket.create_connection(("127.0.0.1", server.port))
+                stack.enter_context(client).sendall(start)
+            time.sleep(0.2)
+            yield server
+
+    @pytest.mark.parametrize("path", PROBES)
+    def test_a_probe_does_not_wait_for_a_thread(self, busy: Server, path: str) -> None:
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", busy.port), timeout=3) as client:
+            time.sleep(0.2)  # The connection is accepted before the request arrives.
+            client.sendall(head.encode())
+            content = client.recv(65536)
+
+        assert content.startswith(b"HTTP/1.1 200")
+
+    def test_a_kept_connection_serves_probes(self, busy: Server) -> None:
+        with contextlib.closing(busy.connect()) as client:
+            for path in PROBES * 2:
+                client.request("HEAD", path)
+                response = client.getresponse()
+                response.read()
+                assert response.status == 200
+
+    def test_a_reset_connection_is_no_request(self) -> None:
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as client,
+        ):
+            connection, _ = listener.accept()
+            assert peek(connection) is None
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+
+            assert peek(connection) == b""
+            connection.close()
 
 
 class TestRequests:
