@@ -84,7 +84,8 @@ export class Latchkey {
   /**
    * A store has `get`, `set` and `clear`, which return promises. If it has a `name`, all tabs share it.
    * `onWait(seconds)` is called when a wait begins, and `onWait(0)` when it ends.
-   * `onSignedOut()` is called when the session ended without a call of `logout` in this tab.
+   * `onSignedOut()` is called when the session ended otherwise than by a call in this tab: the service
+   * rejected it, or another tab signed out or signed in anew.
    */
   constructor(base, { store, onSignedOut = () => {}, onWait = () => {}, maximumWait = MAXIMUM_WAIT } = {}) {
     this.base = base;
@@ -106,7 +107,11 @@ export class Latchkey {
   /** Sign in and return the user. */
   async login(identity, password, options) {
     const { user, ...pair } = await this.#anonymously("/auth/login", { identity, password }, options);
-    await this.#alone(() => this.store.set(pair));
+    await this.#alone(async () => {
+      const replaced = await this.store.get();
+      await this.store.set(pair);
+      if (replaced) this.#channel?.postMessage("signed out");
+    });
     return user;
   }
 

@@ -174,6 +174,18 @@ def test_a_sign_out_reaches_the_other_tabs(tab: Page, open_tab: OpenTab, call: s
     assert tab.evaluate("signedOut") == 0
 
 
+def test_a_sign_in_of_another_user_reaches_the_other_tabs(tab: Page, open_tab: OpenTab) -> None:
+    other = open_tab()
+    bob = {"username": "bob", "email": "bob@example.com", "password": PASSWORD}
+    tab.evaluate("(bob) => api.register(bob)", bob)
+
+    tab.evaluate(f'api.login("bob", "{PASSWORD}")')
+
+    other.wait_for_function("signedOut === 1")
+    assert other.evaluate('api.request("GET", "/users/me")')["username"] == "bob"
+    assert tab.evaluate("signedOut") == 0
+
+
 def test_a_session_in_memory_belongs_to_its_tab(tab: Page, open_tab: OpenTab) -> None:
     other = open_tab()
     other.evaluate("api = new Latchkey(api.base, { store: memoryStore() })")
