@@ -1,76 +1,191 @@
-// A Latchkey client for browsers and Node. It stores the tokens, refreshes expired ones, shares one
-// refresh among all tabs, and waits for rate limits.
+// A Latchkey client in one file, for browsers, Node and React Native. It stores the tokens, refreshes
+// expired ones, shares one refresh among all tabs, and waits for rate limits.
 //
-//   const api = new Latchkey("https://api.example.com/api/v1");
+//   const api = new Latchkey("https://api.example.com/api/v1", { onWait: showSeconds });
 //   await api.login("alice", "a sunny day in May");
 //   const me = await api.request("GET", "/users/me");
+//   for await (const session of api.paginate("/auth/sessions?limit=100")) show(session);
+//
+// `latchkey.d.ts` has its types.
 
-const MAXIMUM_WAIT = 60; // seconds to wait for rate limits and a busy service, in total
+const MAXIMUM_WAIT = 60; // seconds that one call waits for rate limits and a busy service, in total
+const REFRESH_TIMEOUT = 8; // seconds: below the service's grace, in which the next refresh still succeeds
 const IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
 const REPEATS = 3; // of an idempotent request after a 502 or 504
 
-/** An error response. `problem` is the problem document, or empty. Clients act on `code`. */
+/**
+ * An error response. `problem` is the problem document, or empty. Clients act on `code`.
+ * `retryAfter` is the number of seconds after which the service, which did nothing, may be asked again.
+ */
 export class ApiError extends Error {
-  constructor(status, problem) {
+  constructor(status, problem, { retryAfter, isRepeatable = false } = {}) {
     super(problem.detail ?? `status ${status}`);
     this.status = status;
     this.code = problem.code;
     this.problem = problem;
+    this.retryAfter = retryAfter;
+    this.isRepeatable = isRepeatable;
   }
 }
 
-/** Store tokens for all tabs, so that each tab uses the refreshed ones. */
-export function browserStore(name = "latchkey") {
+/**
+ * Keep the tokens in IndexedDB, for all tabs of the origin.
+ *
+ * A tab may read an old value from localStorage, even under a lock that all tabs share; a refresh
+ * with that value ends the session.
+ */
+export function indexedDBStore(name = "latchkey") {
+  async function run(mode, operation) {
+    // Safari closes the connections of pages in the background, so none is kept.
+    const opening = indexedDB.open(name, 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore("pairs");
+    const database = await new Promise((resolve, reject) => {
+      opening.onsuccess = () => resolve(opening.result);
+      opening.onerror = () => reject(opening.error);
+    });
+    try {
+      // A spent token after a crash would end the session, so the next one is written to the disk.
+      const transaction = database.transaction("pairs", mode, { durability: "strict" });
+      const request = operation(transaction.objectStore("pairs"));
+      await new Promise((resolve, reject) => {
+        transaction.oncomplete = resolve;
+        transaction.onabort = () => reject(transaction.error);
+      });
+      return request.result;
+    } finally {
+      database.close();
+    }
+  }
   return {
-    get: () => JSON.parse(localStorage.getItem(name) ?? "null"),
-    set: (pair) => (pair ? localStorage.setItem(name, JSON.stringify(pair)) : localStorage.removeItem(name)),
+    name,
+    get: async () => (await run("readonly", (pairs) => pairs.get("pair"))) ?? null,
+    set: (pair) => run("readwrite", (pairs) => pairs.put(pair, "pair")),
+    clear: () => run("readwrite", (pairs) => pairs.delete("pair")),
   };
 }
 
+/** Keep the tokens in memory, for this client alone. */
 export function memoryStore() {
   let stored = null;
-  return { get: () => stored, set: (pair) => (stored = pair) };
+  return {
+    get: async () => stored,
+    set: async (pair) => void (stored = pair),
+    clear: async () => void (stored = null),
+  };
 }
 
 export class Latchkey {
-  /** A store may be asynchronous: its `get` and `set` may return promises. */
-  constructor(base, { store = memoryStore(), onSignedOut = () => {} } = {}) {
+  #onSignedOut;
+  #onWait;
+  #maximumWait;
+  #channel;
+  #queue = Promise.resolve();
+
+  /**
+   * A store has `get`, `set` and `clear`, which return promises. If it has a `name`, all tabs share it.
+   * `onWait(seconds)` is called when a wait begins, and `onWait(0)` when it ends.
+   * `onSignedOut()` is called when the session ended otherwise than by a call in this tab: the service
+   * rejected it, or another tab signed out or signed in anew.
+   */
+  constructor(base, { store, onSignedOut = () => {}, onWait = () => {}, maximumWait = MAXIMUM_WAIT } = {}) {
     this.base = base;
-    this.store = store;
-    this.onSignedOut = onSignedOut;
-    this.queue = Promise.resolve();
+    this.store = store ?? (globalThis.indexedDB ? indexedDBStore() : memoryStore());
+    this.#onSignedOut = onSignedOut;
+    this.#onWait = onWait;
+    this.#maximumWait = maximumWait;
+    if (this.store.name && globalThis.BroadcastChannel) {
+      this.#channel = new BroadcastChannel(this.store.name);
+      this.#channel.onmessage = () => this.#onSignedOut();
+    }
   }
 
-  async login(identity, password) {
-    const { user, ...pair } = await this.send("POST", "/auth/login", { identity, password });
-    await this.store.set(pair);
+  /** Create an account and return its user, who is not signed in. */
+  register(user, options) {
+    return this.#anonymously("/users", user, options);
+  }
+
+  /** Sign in and return the user. */
+  async login(identity, password, options) {
+    const { user, ...pair } = await this.#anonymously("/auth/login", { identity, password }, options);
+    await this.#alone(async () => {
+      const replaced = await this.store.get();
+      await this.store.set(pair);
+      if (replaced) this.#channel?.postMessage("signed out");
+    });
     return user;
   }
 
-  async logout() {
+  /** End this session. The tokens are deleted, whatever the response is. */
+  async logout(options) {
     const pair = await this.store.get();
     try {
-      await this.request("POST", "/auth/logout");
+      await this.request("POST", "/auth/logout", undefined, options);
     } finally {
-      await this.replace(pair, null);
+      await this.#alone(() => this.#replace(pair, null));
     }
   }
 
-  /** Send a request as the signed-in user. If the token has expired, refresh it and repeat once. */
-  async request(method, path, body) {
+  /** End all sessions of the user and return their number. */
+  async logoutAll(options) {
     const pair = await this.store.get();
-    try {
-      return await this.send(method, path, body, pair?.access_token);
-    } catch (error) {
-      if (error.status !== 401 || !pair) throw error;
+    const { revoked } = await this.request("POST", "/auth/logout-all", undefined, options);
+    await this.#alone(() => this.#replace(pair, null));
+    return revoked;
+  }
+
+  /** Change the password, which ends the user's other sessions. */
+  changePassword(current_password, new_password, options) {
+    return this.request("POST", "/auth/password", { current_password, new_password }, options);
+  }
+
+  /** Iterate over the user's active sessions. */
+  sessions(options) {
+    return this.paginate("/auth/sessions", options);
+  }
+
+  endSession(id, options) {
+    return this.request("DELETE", `/auth/sessions/${id}`, undefined, options);
+  }
+
+  /** Iterate over the events of the account, newest first. */
+  events(options) {
+    return this.paginate("/auth/events", options);
+  }
+
+  /** Iterate over the rows of all pages of a list. */
+  async *paginate(path, options) {
+    for (let next = path; next; ) {
+      const page = await this.request("GET", next, undefined, options);
+      yield* page.results;
+      // The query alone, so that no response can direct the token to another host.
+      next = page.next && path.split("?")[0] + page.next.slice(page.next.indexOf("?"));
     }
-    const { access_token } = await this.refresh(pair);
-    return this.send(method, path, body, access_token);
+  }
+
+  /**
+   * Send a request as the signed-in user. If the token has expired, refresh it and repeat once.
+   *
+   * The body is JSON or FormData. `options.signal` cancels the request and its waits;
+   * `options.onWait` replaces the client's.
+   */
+  async request(method, path, body, options) {
+    const signal = options?.signal;
+    let pair = await this.store.get();
+    return this.#patiently(options, async () => {
+      try {
+        return await this.#send(method, path, body, { access: pair?.access_token, signal });
+      } catch (error) {
+        if (error.status !== 401 || !pair) throw error;
+      }
+      // The signal does not cancel the refresh itself: its response has the only valid token.
+      pair = await abortable(this.refresh(pair), signal);
+      return this.#send(method, path, body, { access: pair.access_token, signal });
+    });
   }
 
   /** Return a newer pair of the same session. Concurrent callers in all tabs share one refresh. */
   refresh(old) {
-    return this.alone(async () => {
+    return this.#alone(async () => {
       const pair = await this.store.get();
       // Another tab may have signed in as another user, who must not send this request.
       if (!pair || sessionOf(pair) !== sessionOf(old)) {
@@ -78,63 +193,85 @@ export class Latchkey {
       }
       if (pair.access_token !== old.access_token) return pair;
       try {
-        const fresh = await this.send("POST", "/auth/refresh", { refresh_token: pair.refresh_token });
-        await this.replace(pair, fresh);
+        const signal = AbortSignal.timeout?.(REFRESH_TIMEOUT * 1000); // React Native has no timeout.
+        const fresh = await this.#send("POST", "/auth/refresh", { refresh_token: pair.refresh_token }, { signal });
+        await this.#replace(pair, fresh);
         return fresh;
       } catch (error) {
         // The session has ended. After any other error (no network) the token may still be valid.
-        if (error.status === 401 && (await this.replace(pair, null))) this.onSignedOut();
+        if (error.status === 401 && (await this.#replace(pair, null))) this.#onSignedOut();
         throw error;
       }
     });
   }
 
-  /** Replace a stored pair of the same session; return whether it was still stored. */
-  async replace(old, pair) {
-    const isSame = sessionOf(await this.store.get()) === sessionOf(old);
-    if (isSame) await this.store.set(pair);
-    return isSame;
+  /** Replace or delete a stored pair of the same session; return whether it was still stored. */
+  async #replace(old, pair) {
+    const stored = await this.store.get();
+    if (!stored || sessionOf(stored) !== sessionOf(old)) return false;
+    if (pair) {
+      await this.store.set(pair);
+    } else {
+      await this.store.clear();
+      this.#channel?.postMessage("signed out");
+    }
+    return true;
   }
 
-  /** Run one call at a time: in all tabs with the browser's locks, otherwise in this client. */
-  alone(work) {
+  /** Run one call at a time: in all tabs that share the store, otherwise in this client. */
+  #alone(work) {
     const locks = globalThis.navigator?.locks;
-    if (locks) return locks.request("latchkey-refresh", work);
-    const turn = this.queue.then(work);
-    this.queue = turn.catch(() => {});
+    if (locks && this.store.name) return locks.request(this.store.name, work);
+    const turn = this.#queue.then(work);
+    this.#queue = turn.catch(() => {});
     return turn;
   }
 
-  async send(method, path, body, access) {
-    for (let remaining_wait = MAXIMUM_WAIT, repeats = 0; ; repeats++) {
-      const headers = body === undefined ? {} : { "Content-Type": "application/json" };
-      if (access) headers.Authorization = `Bearer ${access}`;
-      const response = await fetch(this.base + path, {
-        method,
-        headers,
-        body: body === undefined ? undefined : JSON.stringify(body),
-      });
-      const content = parse((await response.text()) || "null");
-      if (response.ok && content !== undefined) return content;
-      const problem = content?.code ? content : {}; // A proxy's error page is no problem document.
-      const wait = secondsToWait(method, response, problem, repeats);
-      if (!(wait <= remaining_wait)) throw new ApiError(response.status, problem);
-      remaining_wait -= wait;
-      await new Promise((resolve) => setTimeout(resolve, wait * 1000));
+  #anonymously(path, body, options) {
+    return this.#patiently(options, () => this.#send("POST", path, body, options));
+  }
+
+  /** Repeat the work while the service asks to wait, and a few times where a proxy lost a request. */
+  async #patiently({ signal, onWait = this.#onWait } = {}, work) {
+    for (let remaining = this.#maximumWait, repeats = 0; ; repeats++) {
+      let seconds;
+      try {
+        return await work();
+      } catch (error) {
+        const backoff = error.isRepeatable && repeats < REPEATS ? 2 ** repeats / 2 : Infinity;
+        seconds = error.retryAfter ?? backoff;
+        if (!(seconds <= remaining)) throw error;
+      }
+      remaining -= seconds;
+      await sleep(seconds, signal, onWait);
     }
+  }
+
+  async #send(method, path, body, { access, signal } = {}) {
+    const headers = access ? { Authorization: `Bearer ${access}` } : {};
+    const isForm = body instanceof FormData; // fetch adds the boundary to the content type
+    if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
+    const response = await fetch(this.base + path, {
+      method,
+      headers,
+      body: isForm ? body : JSON.stringify(body),
+      signal,
+    });
+    const content = parse((await response.text()) || "null");
+    if (response.ok && content !== undefined) return content;
+    throw errorOf(method, response, content?.code ? content : {}); // A proxy's page is no problem document.
   }
 }
 
-/** Return the seconds until a request may be sent again, or Infinity if it must not be. */
-function secondsToWait(method, response, problem, repeats) {
+/** Return the error of a response, which states whether the request may be sent again. */
+function errorOf(method, response, problem) {
   const isOwn = ["rate_limited", "service_unavailable"].includes(problem.code);
-  if (isOwn && [429, 503].includes(response.status)) {
-    // The service did not process the request, so any method may be repeated.
-    return Number(response.headers.get("Retry-After")) || Infinity;
-  }
+  // The service did not process the request, so any method may be repeated.
+  const isUndone = isOwn && [429, 503].includes(response.status);
+  const retryAfter = (isUndone && Number(response.headers.get("Retry-After"))) || undefined;
   // A proxy does not know whether the request was processed.
-  const mayRepeat = [502, 504].includes(response.status) && IDEMPOTENT.includes(method);
-  return mayRepeat && repeats < REPEATS ? 2 ** repeats / 2 : Infinity;
+  const isRepeatable = [502, 504].includes(response.status) && IDEMPOTENT.includes(method);
+  return new ApiError(response.status, problem, { retryAfter, isRepeatable });
 }
 
 /** Return the identifier of the session that a pair belongs to. */
@@ -148,5 +285,26 @@ function parse(text) {
     return JSON.parse(text);
   } catch {
     return undefined;
+  }
+}
+
+/** Settle as the promise does, or reject when the signal is aborted. */
+function abortable(promise, signal) {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason ?? new Error("aborted"));
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener("abort", abort));
+    signal?.addEventListener("abort", abort);
+    if (signal?.aborted) abort();
+  });
+}
+
+async function sleep(seconds, signal, onWait) {
+  let timer;
+  onWait(seconds);
+  try {
+    await abortable(new Promise((resolve) => (timer = setTimeout(resolve, seconds * 1000))), signal);
+  } finally {
+    clearTimeout(timer);
+    onWait(0);
   }
 }

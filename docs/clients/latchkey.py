@@ -1,70 +1,158 @@
 """
-A Latchkey client. It stores the tokens, refreshes expired ones and waits for rate limits.
+A Latchkey client in one file. It stores the tokens, refreshes expired ones and waits for limits.
 
 It needs only the standard library and is thread-safe:
 
-    api = Latchkey("https://api.example.com/api/v1")
+    api = Latchkey("https://api.example.com/api/v1", on_wait=print)
     api.login("alice", "a sunny day in May")
     me = api.request("GET", "/users/me")
+    for session in api.paginate("/auth/sessions?limit=100"): ...
 """
 
 import base64
 import json
 import math
+import mimetypes
 import threading
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
-MAXIMUM_WAIT = 60  # seconds to wait for rate limits and a busy service, in total
+MAXIMUM_WAIT = 60  # seconds that one call waits for rate limits and a busy service, in total
+TIMEOUT = 30  # seconds without a byte of the response
+REFRESH_TIMEOUT = 8  # below the service's grace, in which the next refresh still succeeds
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}
 REPEATS = 3  # of an idempotent request after a 502 or 504
 
+Json = dict[str, Any]
 Pair = dict[str, Any]
+Files = Mapping[str, tuple[str, bytes]]
+T = TypeVar("T")
 
 
 class ApiError(Exception):
-    """An error response. `problem` is the problem document, or empty. Clients act on `code`."""
+    """
+    An error response. `problem` is the problem document, or empty. Clients act on `code`.
 
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+    `retry_after` is the number of seconds after which the service, which did nothing, may be
+    asked again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        problem: Json,
+        *,
+        retry_after: int | None = None,
+        is_repeatable: bool = False,
+    ) -> None:
         super().__init__(problem.get("detail", f"status {status}"))
         self.status = status
         self.code = problem.get("code")
         self.problem = problem
+        self.retry_after = retry_after
+        self.is_repeatable = is_repeatable
 
 
 class Latchkey:
-    def __init__(self, base: str) -> None:
+    """
+    A client of one user, whose threads share the tokens.
+
+    `on_wait(seconds)` is called when a wait begins, and `on_wait(0)` when it ends. An exception
+    that it raises cancels the call.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        on_wait: Callable[[float], object] = lambda seconds: None,
+        maximum_wait: float = MAXIMUM_WAIT,
+    ) -> None:
         self.base = base
+        self.on_wait = on_wait
+        self.maximum_wait = maximum_wait
         self.pair: Pair | None = None
         self.lock = threading.Lock()
 
-    def login(self, identity: str, password: str) -> dict[str, Any]:
-        pair = self.send("POST", "/auth/login", {"identity": identity, "password": password})
-        user: dict[str, Any] = pair.pop("user")
+    def register(self, user: Json) -> Json:
+        """Create an account and return its user, who is not signed in."""
+        return self.anonymously("/users", user)
+
+    def login(self, identity: str, password: str) -> Json:
+        """Sign in and return the user."""
+        pair = self.anonymously("/auth/login", {"identity": identity, "password": password})
+        user: Json = pair.pop("user")
         with self.lock:
             self.pair = pair
         return user
 
     def logout(self) -> None:
+        """End this session. The tokens are deleted, whatever the response is."""
         pair = self.pair
         try:
             self.request("POST", "/auth/logout")
         finally:
-            with self.lock:
-                if session_of(self.pair) == session_of(pair):
-                    self.pair = None
+            self.forget(pair)
 
-    def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request as the signed-in user. If the token has expired, refresh it and repeat."""
+    def logout_all(self) -> int:
+        """End all sessions of the user and return their number."""
         pair = self.pair
-        try:
-            return self.send(method, path, body, pair["access_token"] if pair else None)
-        except ApiError as error:
-            if error.status != 401 or pair is None:
-                raise
-        return self.send(method, path, body, self.refresh(pair)["access_token"])
+        revoked: int = self.request("POST", "/auth/logout-all")["revoked"]
+        self.forget(pair)
+        return revoked
+
+    def change_password(self, current_password: str, new_password: str) -> None:
+        """Change the password, which ends the user's other sessions."""
+        body = {"current_password": current_password, "new_password": new_password}
+        self.request("POST", "/auth/password", body)
+
+    def sessions(self) -> Iterator[Json]:
+        """Iterate over the user's active sessions."""
+        return self.paginate("/auth/sessions")
+
+    def end_session(self, session: str) -> None:
+        self.request("DELETE", f"/auth/sessions/{session}")
+
+    def events(self) -> Iterator[Json]:
+        """Iterate over the events of the account, newest first."""
+        return self.paginate("/auth/events")
+
+    def paginate(self, path: str) -> Iterator[Json]:
+        """Iterate over the rows of all pages of a list."""
+        following: str | None = path
+        while following:
+            page = self.request("GET", following)
+            yield from page["results"]
+            # The query alone, so that no response can direct the token to another host.
+            query = (page["next"] or "").partition("?")[2]
+            following = f"{path.partition('?')[0]}?{query}" if query else None
+
+    def request(
+        self, method: str, path: str, body: Json | None = None, *, files: Files | None = None
+    ) -> Any:
+        """
+        Send a request as the signed-in user. If the token has expired, refresh it and repeat.
+
+        The body is JSON; with `files` (`{"photo": ("lamp.png", content)}`) it is multipart.
+        """
+        pair = self.pair
+        data, headers = encode(body, files)
+
+        def work() -> Any:
+            nonlocal pair
+            try:
+                return self.send(method, path, data, headers, pair)
+            except ApiError as error:
+                if error.status != 401 or pair is None:
+                    raise
+            pair = self.refresh(pair)
+            return self.send(method, path, data, headers, pair)
+
+        return self.patiently(work)
 
     def refresh(self, old: Pair) -> Pair:
         """Return a newer pair of the same session. Concurrent threads share one refresh."""
@@ -73,9 +161,9 @@ class Latchkey:
             if self.pair is None or session_of(self.pair) != session_of(old):
                 raise ApiError(401, {"code": "token_not_valid", "detail": "Signed out."})
             if self.pair["access_token"] == old["access_token"]:
-                spent = {"refresh_token": self.pair["refresh_token"]}
+                spent = encode({"refresh_token": self.pair["refresh_token"]})
                 try:
-                    self.pair = self.send("POST", "/auth/refresh", spent)
+                    self.pair = self.send("POST", "/auth/refresh", *spent, timeout=REFRESH_TIMEOUT)
                 except ApiError as error:
                     # The session has ended. After any other error the token may still be valid.
                     if error.status == 401:
@@ -83,39 +171,91 @@ class Latchkey:
                     raise
             return self.pair
 
-    def send(self, method: str, path: str, body: Any = None, access: str | None = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"} if data else {}
-        if access:
-            headers["Authorization"] = f"Bearer {access}"
-        remaining_wait, repeats = float(MAXIMUM_WAIT), 0
+    def forget(self, pair: Pair | None) -> None:
+        """Delete the pair, unless another user has signed in meanwhile."""
+        with self.lock:
+            if session_of(self.pair) == session_of(pair):
+                self.pair = None
+
+    def anonymously(self, path: str, body: Json) -> Json:
+        return self.patiently(lambda: self.send("POST", path, *encode(body)))
+
+    def patiently(self, work: Callable[[], T]) -> T:
+        """Repeat the work while the service asks to wait, or where a proxy lost a request."""
+        remaining, repeats = self.maximum_wait, 0
         while True:
-            request = urllib.request.Request(self.base + path, data, headers, method=method)
             try:
-                with urllib.request.urlopen(request, timeout=30) as response:
-                    return parse(response.status, response.read())
-            except urllib.error.HTTPError as error:
-                with error:
-                    problem = problem_in(error.read())
-                    wait = seconds_to_wait(method, error, problem, repeats)
-                    if wait > remaining_wait:
-                        raise ApiError(error.code, problem) from error
-            remaining_wait, repeats = remaining_wait - wait, repeats + 1
-            time.sleep(wait)
+                return work()
+            except ApiError as error:
+                may_repeat = error.is_repeatable and repeats < REPEATS
+                backoff = 2**repeats / 2 if may_repeat else math.inf
+                seconds = backoff if error.retry_after is None else error.retry_after
+                if seconds > remaining:
+                    raise
+            remaining, repeats = remaining - seconds, repeats + 1
+            self.on_wait(seconds)
+            time.sleep(seconds)
+            self.on_wait(0)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        headers: dict[str, str],
+        pair: Pair | None = None,
+        timeout: float = TIMEOUT,
+    ) -> Any:
+        if pair:
+            headers = headers | {"Authorization": f"Bearer {pair['access_token']}"}
+        request = urllib.request.Request(self.base + path, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=timeout) as response:
+                return parse(response.status, response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                raise error_of(method, error, problem_in(error.read())) from error
 
 
-def seconds_to_wait(
-    method: str, error: urllib.error.HTTPError, problem: dict[str, Any], repeats: int
-) -> float:
-    """Return the seconds until a request may be sent again, or infinity if it must not be."""
+def error_of(method: str, response: urllib.error.HTTPError, problem: Json) -> ApiError:
+    """Return the error of a response, which states whether the request may be sent again."""
     is_own = problem.get("code") in {"rate_limited", "service_unavailable"}
-    if is_own and error.code in {429, 503}:
-        # The service did not process the request, so any method may be repeated.
-        wait = error.headers.get("Retry-After", "")
-        return int(wait) if wait.isdecimal() else math.inf
+    seconds = response.headers.get("Retry-After", "")
+    # The service did not process the request, so any method may be repeated.
+    is_undone = is_own and response.code in {429, 503} and seconds.isdecimal()
     # A proxy does not know whether the request was processed.
-    may_repeat = error.code in {502, 504} and method in IDEMPOTENT and repeats < REPEATS
-    return 2**repeats / 2 if may_repeat else math.inf
+    return ApiError(
+        response.code,
+        problem,
+        retry_after=int(seconds[:9]) if is_undone else None,
+        is_repeatable=response.code in {502, 504} and method in IDEMPOTENT,
+    )
+
+
+def encode(body: Json | None, files: Files | None = None) -> tuple[bytes | None, dict[str, str]]:
+    """Return the bytes of a body and its headers."""
+    if files is None:
+        data = None if body is None else json.dumps(body).encode()
+        return data, {} if data is None else {"Content-Type": "application/json"}
+    boundary = uuid.uuid4().hex
+    parts = [part(name, str(value).encode()) for name, value in (body or {}).items()]
+    parts += [part(name, content, filename) for name, (filename, content) in files.items()]
+    lines = b"".join(b"--%s\r\n%s\r\n" % (boundary.encode(), one) for one in parts)
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return b"%s--%s--\r\n" % (lines, boundary.encode()), headers
+
+
+def part(name: str, content: bytes, filename: str | None = None) -> bytes:
+    """Return a part of a multipart body (RFC 7578), with names escaped as browsers do."""
+    header = f'Content-Disposition: form-data; name="{escape(name)}"'
+    if filename is not None:
+        kind = mimetypes.guess_type(filename)[0] or "application/octet-stream"
+        header += f'; filename="{escape(filename)}"\r\nContent-Type: {kind}'
+    return f"{header}\r\n\r\n".encode() + content
+
+
+def escape(name: str) -> str:
+    return name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
 
 
 def session_of(pair: Pair | None) -> str | None:
@@ -134,7 +274,7 @@ def parse(status: int, body: bytes) -> Any:
         raise ApiError(status, {"detail": "The response is not JSON."}) from error
 
 
-def problem_in(body: bytes) -> dict[str, Any]:
+def problem_in(body: bytes) -> Json:
     """Return the problem document, or {} for a proxy's error page."""
     try:
         problem = json.loads(body)

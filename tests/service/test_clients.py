@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import importlib.util
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,21 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page
 
-from accounts.models import Event, Session
+from accounts.models import Event, Session, User
 from conftest import PASSWORD
-from tests.rig.browser import chromium, needs_chromium
+from tests.articles.models import Article
+from tests.rig.clients import CLIENTS, latchkey
 from tests.rig.gunicorn import Server, serve
-from tests.rig.machine import ROOT, free_port
+from tests.rig.machine import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-CLIENTS = ROOT / "docs/clients"
-
-specification = importlib.util.spec_from_file_location("latchkey", CLIENTS / "latchkey.py")
-latchkey = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(latchkey)
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -96,86 +89,37 @@ class TestPython:
 
         assert (error.value.code, api.pair) == ("token_not_valid", None)
 
+    def test_it_registers_and_lists_sessions_and_events(self, server: Server) -> None:
+        api, other = latchkey.Latchkey(url(server)), latchkey.Latchkey(url(server))
+        user = {"username": "bob", "email": "bob@example.com", "password": PASSWORD}
+        assert api.register(user)["username"] == "bob"
+        api.login("bob", PASSWORD)
+        other.login("bob", PASSWORD)
+
+        [ended] = [session["id"] for session in api.sessions() if not session["current"]]
+        api.end_session(ended)
+        api.change_password(PASSWORD, f"{PASSWORD} and June")
+
+        assert [event["event"] for event in api.events()][:3] == [
+            "password_changed",
+            "session_ended",
+            "signed_in",
+        ]
+        assert api.logout_all() == 1
+        assert api.pair is None
+
+    def test_it_iterates_over_all_pages(self, api: Any) -> None:
+        owner = User.objects.get()
+        Article.objects.bulk_create(
+            Article(title=f"Lamp {n:02}", amount=n, owner=owner) for n in range(25)
+        )
+
+        articles = list(api.paginate("/articles?limit=10&ordering=title"))
+
+        assert [article["amount"] for article in articles] == list(range(25))
+
     def test_an_error_contains_the_reason(self, api: Any) -> None:
         with pytest.raises(latchkey.ApiError, match="1 field needs attention") as error:
             api.request("POST", "/articles", {"title": "Lamp"})
 
         assert error.value.problem["errors"][0]["field"] == "amount"
-
-
-@needs_chromium
-class TestJavaScript:
-    @pytest.fixture
-    def browser(self, server: Server) -> Iterator[BrowserContext]:
-        with chromium() as browser:
-            yield browser.new_context()
-
-    @pytest.fixture
-    def open_tab(self, browser: BrowserContext, server: Server, origin: str) -> Any:
-        def tab() -> Page:
-            page = browser.new_page()
-            page.goto(f"{origin}/latchkey.js")
-            page.evaluate(
-                """async (base) => {
-                    const { Latchkey, browserStore } = await import("/latchkey.js");
-                    window.store = browserStore();
-                    window.signedOut = 0;
-                    const onSignedOut = () => window.signedOut++;
-                    window.api = new Latchkey(base, { store: window.store, onSignedOut });
-                }""",
-                url(server),
-            )
-            return page
-
-        return tab
-
-    @pytest.fixture
-    def tab(self, open_tab: Any) -> Page:
-        page: Page = open_tab()
-        login = f'api.login("alice", "{PASSWORD}")'
-        assert page.evaluate(login)["username"] == "alice"
-        return page
-
-    def test_it_creates_and_signs_out(self, tab: Page) -> None:
-        lamp = tab.evaluate('api.request("POST", "/articles", {title: "Lamp", amount: 3})')
-        assert tab.evaluate(f'api.request("GET", "/articles/{lamp["id"]}")') == lamp
-        assert tab.evaluate(f'api.request("DELETE", "/articles/{lamp["id"]}")') is None
-
-        tab.evaluate("api.logout()")
-
-        assert tab.evaluate("store.get()") is None
-        code = 'api.request("GET", "/users/me").catch((e) => [e.status, e.code])'
-        assert tab.evaluate(code) == [401, "not_authenticated"]
-
-    def test_tabs_with_an_expired_token_share_one_refresh(self, tab: Page, open_tab: Any) -> None:
-        tabs = [tab, open_tab(), open_tab()]
-        tab.evaluate('store.set({...store.get(), access_token: store.get().access_token + "x"})')
-
-        for page in tabs:  # Each begins before any has ended.
-            page.evaluate(
-                """() => {
-                    window.asked = Promise.all(
-                        [1, 2, 3].map(() => api.request("GET", "/users/me")));
-                }"""
-            )
-        names = [user["username"] for page in tabs for user in page.evaluate("asked")]
-
-        assert names == ["alice"] * 9
-        assert Session.objects.active().count() == 1
-        assert not Event.objects.filter(kind=Event.Kind.REPLAYED).exists()
-
-    def test_it_waits_out_a_limit(self, tab: Page) -> None:
-        """A page of another origin can read Retry-After."""
-        code = """async () => {
-            const counts = [];
-            for (let n = 0; n < 5; n++)
-                counts.push((await api.request("GET", "/auth/sessions")).count);
-            return counts;
-        }"""
-        assert tab.evaluate(code) == [1] * 5
-
-    def test_a_session_that_was_ended_signs_it_out(self, tab: Page) -> None:
-        Session.objects.active().end(Session.Reason.STAFF)
-
-        code = 'api.request("GET", "/users/me").catch((e) => [e.code, signedOut, store.get()])'
-        assert tab.evaluate(code) == ["token_not_valid", 1, None]

@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.rig.clients import CLIENTS, needs_node
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
 from tests.rig.smtp import worker
@@ -93,6 +95,63 @@ def test_the_guide_to_authentication(
         compared = compare(setup, verified if registration == "verified" else general, server)
 
     assert compared >= {"open": 20, "verified": 2}[registration]
+
+
+ASYNC_STORAGE = """
+const items = new Map();
+export default {
+  getItem: async (key) => items.get(key) ?? null,
+  setItem: async (key, value) => void items.set(key, value),
+  removeItem: async (key) => void items.delete(key),
+};
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory with both clients, and with the storage module of React Native."""
+    for client in CLIENTS.iterdir():
+        shutil.copy(client, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    module = tmp_path / "node_modules/@react-native-async-storage/async-storage"
+    module.mkdir(parents=True)
+    (module / "index.js").write_text(ASYNC_STORAGE)
+    (module / "package.json").write_text('{"type": "module", "exports": "./index.js"}')
+    return tmp_path
+
+
+def run_program(language: str, number: int, project: Path, server: Server) -> list[str]:
+    """Run a program of the guide in this directory and return the lines that it prints."""
+    alice = {"username": "alice", "email": "alice@example.com", "password": "a windy day in April"}
+    assert server.post("/users", alice)[0] == 201
+    guide = (ROOT / "docs/AUTH_GUIDE.md").read_text()
+    program = re.findall(rf"```{language}\n(.*?)```", guide, re.DOTALL)[number]
+    path = project / f"program.{language}"
+    path.write_text(program.replace("http://localhost:3000", f"http://127.0.0.1:{server.port}"))
+    command = [{"js": "node", "python": sys.executable}[language], str(path)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@needs_node
+def test_the_example_of_the_javascript_client(project: Path, server: Server) -> None:
+    lamp, *events, rejected = run_program("js", 0, project, server)
+
+    assert (lamp, rejected) == ("Lamp", "validation_error title")
+    assert [event.split()[0] for event in events] == ["signed_in", "account_created"]
+
+
+@needs_node
+def test_the_store_for_react_native(project: Path, server: Server) -> None:
+    assert run_program("js", 1, project, server) == ["alice"]
+
+
+def test_the_example_of_the_python_client(project: Path, server: Server) -> None:
+    lamp, *events, rejected = run_program("python", 0, project, server)
+
+    assert (lamp, rejected) == ("Lamp", "415 unsupported_media_type")
+    assert [event.split()[0] for event in events] == ["signed_in", "account_created"]
 
 
 def test_the_readme(server: Server) -> None:

@@ -1,0 +1,77 @@
+// The types of latchkey.js. `manage.py clienttypes` writes those of the API into schema.d.ts.
+
+import type { Event, Problem, Registration, RegistrationRequest, Routes, Session, TokenPair, User } from "./schema.js";
+
+export interface Store {
+  /** All tabs with a store of this name share its tokens. */
+  readonly name?: string;
+  get(): Promise<TokenPair | null>;
+  set(pair: TokenPair): Promise<unknown>;
+  clear(): Promise<unknown>;
+}
+
+export interface Options {
+  store?: Store;
+  onSignedOut?: () => void;
+  /** Called with the seconds when a wait begins, and with 0 when it ends. */
+  onWait?: (seconds: number) => void;
+  /** The seconds that one call waits in total; 60 by default. */
+  maximumWait?: number;
+}
+
+export interface CallOptions {
+  signal?: AbortSignal;
+  onWait?: (seconds: number) => void;
+}
+
+export type Method = "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" | "PATCH" | "DELETE";
+
+/** "GET /product/{id}" as `GET /product/${string}`. */
+type Pattern<Key> = Key extends `${infer Head}{${string}}${infer Tail}` ? `${Head}${string}${Pattern<Tail>}` : Key;
+type Matching<Route extends string> = { [Key in keyof Routes]: Route extends Pattern<Key> ? Routes[Key] : never }[keyof Routes];
+type Find<Route extends string> = Route extends `${infer Path}?${string}`
+  ? Find<Path>
+  : Route extends keyof Routes
+    ? Routes[Route]
+    : Matching<Route>;
+
+/** The response of a request, such as `ResponseOf<"GET /users/me">`. */
+export type ResponseOf<Route extends string> = Find<Route> extends { response: infer Response } ? Response : never;
+type Arguments<Found> = [Found] extends [never]
+  ? [route: never]
+  : Found extends { body: infer Body }
+    ? [body: Body | FormData, options?: CallOptions]
+    : [body?: undefined, options?: CallOptions];
+type Row<Path extends string> = ResponseOf<`GET ${Path}`> extends { results: Array<infer Item> } ? Item : never;
+
+export class ApiError extends Error {
+  readonly status: number;
+  readonly code: string | undefined;
+  readonly problem: Partial<Problem>;
+  readonly retryAfter: number | undefined;
+  readonly isRepeatable: boolean;
+}
+
+export function indexedDBStore(name?: string): Store;
+export function memoryStore(): Store;
+
+export class Latchkey {
+  constructor(base: string, options?: Options);
+  readonly base: string;
+  readonly store: Store;
+  register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
+  login(identity: string, password: string, options?: CallOptions): Promise<User>;
+  logout(options?: CallOptions): Promise<void>;
+  logoutAll(options?: CallOptions): Promise<number>;
+  changePassword(currentPassword: string, newPassword: string, options?: CallOptions): Promise<null>;
+  sessions(options?: CallOptions): AsyncGenerator<Session>;
+  endSession(id: string, options?: CallOptions): Promise<null>;
+  events(options?: CallOptions): AsyncGenerator<Event>;
+  paginate<Path extends string>(path: Path, options?: CallOptions): AsyncGenerator<Row<Path>>;
+  request<Verb extends Method, Path extends string>(
+    method: Verb,
+    path: Path,
+    ...rest: Arguments<Find<`${Verb} ${Path}`>>
+  ): Promise<ResponseOf<`${Verb} ${Path}`>>;
+  refresh(old: TokenPair): Promise<TokenPair>;
+}
