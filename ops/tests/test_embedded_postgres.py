@@ -107,6 +107,29 @@ def test_it_stops_with_the_last_process(
     assert not servers.is_alive(process)
 
 
+def databases(server: Server) -> set[str]:
+    with psycopg.connect(server.url("postgres")) as connection:
+        query = "SELECT datname FROM pg_database WHERE NOT datistemplate"
+        return {name for (name,) in connection.execute(query)} - {"postgres"}
+
+
+def test_a_renamed_project_keeps_its_database(private: Server) -> None:
+    with psycopg.connect(private.url("postgres"), autocommit=True) as connection:
+        for name in ("earlier_name", "test_earlier_name"):
+            connection.execute(f"CREATE DATABASE {name}")
+
+    for _ in range(2):
+        embedded.create_database(private)
+        assert databases(private) == {embedded.DATABASE, "test_earlier_name"}
+
+    with psycopg.connect(private.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {embedded.DATABASE} RENAME TO other")
+        connection.execute("CREATE DATABASE of_the_owner")
+    embedded.create_database(private)
+    # It is not known which of the two was the project's.
+    assert databases(private) >= {embedded.DATABASE, "of_the_owner", "other"}
+
+
 def test_a_process_that_exits_earlier_does_not_stop_the_server(
     data: Path, leaving: list[Any], companion: subprocess.Popen[str]
 ) -> None:
