@@ -74,6 +74,8 @@ class AddressModel(ChangesModel):
         emails.enqueue(kinds.EMAIL_CHANGE_ASKED, user, event=event)
         owner = type(user).objects.with_identity(address)
         if owner or Ticket.objects.reserves(address, except_for=user.pk):
+            # As the owner wrote it: the letter case of the local part may matter to its server.
+            address = owner.email if owner else address
             emails.enqueue(kinds.ALREADY_REGISTERED, owner, address=address)
         else:
             emails.enqueue(kinds.CONFIRM_EMAIL, user, address=address)

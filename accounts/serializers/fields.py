@@ -47,6 +47,11 @@ class NewPasswordField(PasswordField):
             raise serializers.ValidationError(get_error_detail(error)) from error
 
 
+TICKET_NOT_VALID = serializers.ErrorDetail(
+    "This token is not valid. It may have been used, or it has expired.", code="ticket_not_valid"
+)
+
+
 @extend_schema_field({"type": "string", "minLength": TOKEN_LENGTH, "maxLength": TOKEN_LENGTH})
 class TicketField(serializers.Field[Ticket, Any, Any, Any]):
     """
@@ -57,25 +62,21 @@ class TicketField(serializers.Field[Ticket, Any, Any, Any]):
     is an error of its own.
     """
 
-    default_error_messages = {
-        "ticket_not_valid": "This token is not valid. It may have been used, or it has expired."
-    }
-
     def __init__(self, *purposes: str, own: bool = False, required: bool = False) -> None:
         super().__init__(write_only=True, required=True)
         self.purposes, self.own, self.is_required = purposes, own, required
 
     def fail(self, key: str, **kwargs: Any) -> None:  # type: ignore[override]  # always raises
-        own_code = key == "required" and self.is_required
-        super().fail(key if own_code else "ticket_not_valid", **kwargs)
+        if key == "required" and self.is_required:
+            super().fail(key, **kwargs)
+        raise serializers.ValidationError([TICKET_NOT_VALID])
 
     def to_internal_value(self, data: Any) -> Ticket:
         user = self.context["request"].user if self.own else None
         try:
             return Ticket.objects.find(data, *self.purposes, user=user)
-        except TicketError:
-            self.fail("ticket_not_valid")
-            raise
+        except TicketError as error:
+            raise serializers.ValidationError([TICKET_NOT_VALID]) from error
 
     def to_representation(self, value: Ticket) -> str:
         return value.token

@@ -11,6 +11,7 @@ from accounts.identities import LONGEST_EMAIL, username_validator
 from accounts.models import AddressReservedError, Ticket, TicketError, User
 from accounts.models.addresses import EMAIL_TAKEN
 from accounts.serializers.fields import (
+    TICKET_NOT_VALID,
     EmailField,
     NewPasswordField,
     TicketField,
@@ -168,9 +169,9 @@ class RegistrationSerializer(UserSerializer):
     def create(self, validated_data: dict[str, Any]) -> User:
         try:
             return User.objects.register(**validated_data)
-        except TicketError:
-            self.fields["registration_token"].fail("ticket_not_valid")
-            raise
+        except TicketError as error:
+            invalid = {"registration_token": [TICKET_NOT_VALID]}
+            raise serializers.ValidationError(invalid) from error
 
 
 class SecuritySerializer(serializers.Serializer[User]):

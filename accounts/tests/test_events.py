@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import Event, Session, User
 from conftest import API, PASSWORD, SignIn
-from tests.rig.mailbox import change_address
+from tests.rig.lifecycle import change_address
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 CURL = "curl/8.0"

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from conftest import API, PASSWORD, SignIn
-from tests.rig.mailbox import change_address
+from tests.rig.lifecycle import change_address
 
 FORMS = [
     ("Bob.B+x@Example.COM", "Bob.B+x@example.com"),

@@ -46,6 +46,7 @@ from accounts.serializers.auth import (
     RegistrationRequestSerializer,
     TokenPairSerializer,
 )
+from accounts.serializers.fields import TICKET_NOT_VALID
 from accounts.serializers.sessions import RevokedSessionsSerializer
 from accounts.serializers.users import taken_by
 from accounts.views.lists import own_sessions
@@ -245,8 +246,8 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         ticket, password = (serializer.validated_data[name] for name in ("token", "new_password"))
         try:
             ticket.user.reset_password(ticket, password)
-        except TicketError:
-            serializer.fields["token"].fail("ticket_not_valid")
+        except TicketError as error:
+            raise ValidationError({"token": [TICKET_NOT_VALID]}) from error
         except PasswordUnchangedError as error:
             raise ValidationError({"new_password": [UNCHANGED]}) from error
         except IntegrityError as error:  # Another user was given the former address by an import.

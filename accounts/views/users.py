@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from accounts.authentication import TokenNotValid
 from accounts.models import StaleLoginError, TicketError, User
 from accounts.permissions import IsFresh, IsSelfOrReadOnly
+from accounts.serializers.fields import TICKET_NOT_VALID
 from accounts.serializers.users import (
     EmailChangeSerializer,
     EmailTokenSerializer,
@@ -146,8 +147,8 @@ class UserViewSet(
         session: Any = request.auth
         try:
             user.confirm_email(serializer.validated_data["token"], session=session)
-        except TicketError:
-            serializer.fields["token"].fail("ticket_not_valid")
+        except TicketError as error:
+            raise ValidationError({"token": [TICKET_NOT_VALID]}) from error
         except StaleLoginError as error:
             raise TokenNotValid from error
         except IntegrityError as error:

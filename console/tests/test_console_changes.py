@@ -16,7 +16,7 @@ from console.model_admin import BoundedAdmin
 from console.site import ConsoleSite
 from console.tests.samples import Part, Sample
 from tests.rig.forms import fields_of
-from tests.rig.mailbox import change_address
+from tests.rig.lifecycle import change_address
 
 NEW = "a rainy night in June"
 
