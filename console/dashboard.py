@@ -155,7 +155,7 @@ def email_numbers(emails: Counts) -> list[Number]:
     url = reverse("admin:accounts_outgoingemail_changelist", query={"state": "due"})
     return [
         Number("Emails due", emails.get("due", 0), url),
-        Number("Minutes since the oldest was due", minutes, url, "bad" if minutes >= LATE else ""),
+        Number("Oldest due (minutes)", minutes, url, "bad" if minutes >= LATE else ""),
     ]
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, Permission
+from django.utils import timezone
 from playwright.sync_api import Browser, Page, expect
 from pytest_django import Settings
 
-from accounts.models import Event, User
+from accounts.models import Event, OutgoingEmail, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from conftest import API, PASSWORD
 from tests.articles.models import Article
@@ -195,17 +196,44 @@ def test_staff_choose_a_new_password_before_they_sign_in(
     expect(page.get_by_text("Active sessions")).to_be_visible()
 
 
+def test_staff_send_a_reset_link_and_send_a_failed_email_again(
+    page: Page, server: Server, users: None
+) -> None:
+    alice = User.objects.get(username="alice")
+    failed = {"error": "550 5.1.1 no such user", "failed_at": timezone.now()}
+    OutgoingEmail.objects.create(kind="new_device", user=alice, address=alice.email, **failed)
+    sign_in(page, server, "boss")
+    page.goto(f"http://127.0.0.1:{server.port}/admin/accounts/user/{alice.pk}/change/")
+    expect(page.locator("#emails")).to_contain_text("550 5.1.1 no such user")
+    page.get_by_role("button", name="Send reset link").click()
+    expect(page.get_by_text("1 email queued.")).to_be_visible()
+    expect(page.locator("#emails tbody tr, #emails tr").filter(has_text="Reset")).to_be_visible()
+
+    page.get_by_role("link", name="Every email").click()
+    page.get_by_role("link", name="failed", exact=True).click()
+    page.locator("#result_list .action-select").check()
+    page.get_by_label("Action:").select_option("retry")
+    page.get_by_role("button", name="Go").click()
+
+    expect(page.get_by_text("1 email due now.")).to_be_visible()
+    assert OutgoingEmail.objects.due().count() == 2
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(
     page: Page, server: Server, users: None, scheme: str
 ) -> None:
     Client(server.port).sign_in("alice")
+    alice = User.objects.get(username="alice")
+    error = f"550 5.1.1 {'a' * 150}"
+    OutgoingEmail.objects.create(
+        kind="new_device", user=alice, address=alice.email, error=error, failed_at=timezone.now()
+    )
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size(PHONE)
-    sign_in(page, server, "susan")
-    alice = User.objects.get(username="alice").pk
+    sign_in(page, server, "boss")
 
-    for path in ("", f"accounts/user/{alice}/change/"):
+    for path in ("", f"accounts/user/{alice.pk}/change/"):
         page.goto(f"http://127.0.0.1:{server.port}/admin/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -134,7 +134,7 @@ def test_emails_due_and_the_age_of_the_oldest(
 
     shown = {number.label: number for number in dashboard(with_emails=True)["numbers"]}
     assert shown["Emails due"].value == 2
-    oldest = shown["Minutes since the oldest was due"]
+    oldest = shown["Oldest due (minutes)"]
     assert (oldest.value, oldest.style) == (61, "bad")
     assert "2 emails" in browser.get(oldest.url).content.decode()
 
