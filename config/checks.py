@@ -10,7 +10,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import ipaddress
-import re
 import socket
 from collections.abc import Iterator, Sequence
 from email.utils import parseaddr
@@ -21,10 +20,7 @@ from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 from django.db import DatabaseError, connection
-from rest_framework.authentication import SessionAuthentication
 
-from api.routes import api_views
-from api.throttling import scope_without_rate
 from config.secret_rules import secret_faults
 
 # The text and the hint of each fault. docs/operations.md has the same list.
@@ -84,8 +80,8 @@ RULES = {
         "Set it to 0.0.0.0 (all addresses), 127.0.0.1 or an address of a network interface.",
     ),
     "config.E019": (
-        "gunicorn {release} is not a release that ops/server.py was tested with.",
-        "Install requirements.txt, or run the restart tests and extend TESTED_GUNICORN.",
+        "{library} {release} is not a release that {module} was tested with.",
+        "Install requirements.txt, or run the suite and make faults, and extend TESTED_RELEASES.",
     ),
     "config.E020": (
         "EMAIL_URL is required outside DEBUG.",
@@ -128,8 +124,11 @@ RULES = {
         "Add it to DEFAULT_THROTTLE_RATES of REST_FRAMEWORK, such as 20/day.",
     ),
 }
-# Prefixes of the gunicorn releases that ops/server.py was tested with.
-TESTED_GUNICORN = ("27.0.",)
+# The modules that use undocumented names of a library, and the releases that they were tested with.
+TESTED_RELEASES = {
+    "gunicorn": ("27.0.", "ops/server.py"),
+    "psycopg": ("3.3.", "ops/database/postgres/base.py"),
+}
 SERVER = "server"  # the tag of checks that run only at the start of a server
 DEVELOPMENT_MAILERS = {
     "ops.mailbox.FileBackend",
@@ -232,39 +231,12 @@ def check_ports(**kwargs: Any) -> list[CheckMessage]:
     return [error("config.E012")]
 
 
-def check_gunicorn(**kwargs: Any) -> list[CheckMessage]:
-    """Reject gunicorn releases that `ops.server` was not tested with."""
-    release = importlib.metadata.version("gunicorn")
-    return [] if release.startswith(TESTED_GUNICORN) else [error("config.E019", release=release)]
-
-
-def check_paths(**kwargs: Any) -> list[CheckMessage]:
-    root, path = settings.API_ROOT, settings.API_PATH
-    are_paths = all(re.fullmatch(r"([\w.-]+/)+", path) for path in (root, path))
-    if are_paths and path.startswith(root) and not settings.ADMIN_PATH.startswith(root):
-        return []
-    return [error("config.E030")]
-
-
-def check_transactions(**kwargs: Any) -> list[CheckMessage]:
-    is_atomic = settings.DATABASES["default"].get("ATOMIC_REQUESTS")
-    return [error("config.E031")] if is_atomic else []
-
-
-def check_authentication(**kwargs: Any) -> list[CheckMessage]:
-    found = {
-        type(view).__name__
-        for view in api_views()
-        for kind in view.authentication_classes
-        if issubclass(kind, SessionAuthentication)
-    }
-    return [error("config.E032", view=name) for name in sorted(found)]
-
-
-def check_scopes(**kwargs: Any) -> list[CheckMessage]:
-    """Reject limits without a rate, which DRF would notice with the first request."""
-    found = {(type(v).__name__, scope_without_rate(v)) for v in api_views()}
-    return [error("config.E033", view=name, scope=scope) for name, scope in found if scope]
+def check_releases(**kwargs: Any) -> list[CheckMessage]:
+    return [
+        error("config.E019", library=library, release=release, module=module)
+        for library, (tested, module) in TESTED_RELEASES.items()
+        if not (release := importlib.metadata.version(library)).startswith(tested)
+    ]
 
 
 def check_connections(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -381,15 +353,11 @@ CHECKS = (
     check_embedded_database,
     check_bcrypt_rounds,
     check_ports,
-    check_gunicorn,
+    check_releases,
     check_mailer,
     check_link_base,
     check_link_scheme,
     check_sender,
-    check_paths,
-    check_transactions,
-    check_authentication,
-    check_scopes,
 )
 # Checks that run only at the start of a server, because they use the database and the network.
 SERVER_CHECKS = (check_connections, check_address)

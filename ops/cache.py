@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 from django.core.cache.backends.redis import RedisCache, RedisCacheClient
+from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
@@ -137,7 +138,9 @@ class SharedCache(RedisCache):
             "retry": Retry(NoBackoff(), 0),
         }
         super().__init__(server, params)
-        # A private name of Django. The serializer stores JSON also without it.
+        # A private name of Django, which has no public one for the client.
+        if getattr(self, "_class", None) is not RedisCacheClient:
+            raise ImproperlyConfigured("Django's RedisCache is not the one that ops.cache extends.")
         self._class = Client
         self.local = LocalCache("shared-cache", {"OPTIONS": {"MAX_ENTRIES": LOCAL_ENTRIES}})
 

@@ -14,7 +14,7 @@ from rest_framework.authentication import SessionAuthentication
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from config import checks
+from config import api_checks, checks
 from config.secret_rules import secret_faults
 from config.values import NO_MAILER, parse_mailer
 
@@ -46,7 +46,8 @@ def production(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found() -> list[str]:
-    return [message.id or "" for check in checks.CHECKS for message in check()]
+    every = (*checks.CHECKS, *api_checks.CHECKS)
+    return [message.id or "" for check in every for message in check()]
 
 
 def test_a_good_configuration_passes() -> None:
@@ -338,7 +339,7 @@ def test_operators_find_every_fault_in_the_manual() -> None:
 
 
 def test_every_rule_has_a_check() -> None:
-    source = Path(checks.__file__).read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (checks, api_checks))
 
     assert set(re.findall(r'error\(\s*"(config\.E\d+)"', source)) == checks.RULES.keys()
     assert "Error(text" in source
@@ -405,3 +406,10 @@ def test_views_that_would_fail_with_every_request_are_rejected(
     monkeypatch.setattr(ScopedRateThrottle, "THROTTLE_RATES", {"uploads": "20/day"})
 
     assert found() == ["config.E032"]
+
+
+def test_a_library_that_was_not_tested_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library, (_, module) in checks.TESTED_RELEASES.items():
+        monkeypatch.setitem(checks.TESTED_RELEASES, library, ("0.", module))
+
+    assert found() == ["config.E019"] * 2

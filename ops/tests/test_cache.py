@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from django.core.cache import cache
+from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
@@ -20,6 +21,8 @@ from rest_framework.test import APIClient
 from accounts.models import User
 from conftest import API
 from ops import cache as caches
+from ops.cache import SharedCache
+from ops.local_cache import RESPONSE
 from ops.metrics import app_metrics
 from tests.rig.redis import Redis
 
@@ -300,3 +303,17 @@ def test_a_read_only_redis_does_not_reject_clients_within_the_limit(
 
     assert statuses[:5] == [401] * 5
     assert statuses[-1] == 429
+
+
+def test_another_client_of_django_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.cache.RedisCacheClient", object)
+
+    with pytest.raises(ImproperlyConfigured):
+        SharedCache("redis://localhost", {})
+
+
+@pytest.mark.parametrize(
+    "garbage", ["null", "[]", "[1, 2]", '[200, 5, ""]', "[200, {}, 5]", '["x", {}, ""]']
+)
+def test_a_response_that_is_none_is_a_miss(shared: Redis, garbage: str) -> None:
+    assert_is_a_miss(shared, f'{{"{RESPONSE}": {garbage}}}'.encode())
