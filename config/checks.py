@@ -9,16 +9,12 @@ name of a variable, never its value.
 import contextlib
 import importlib.metadata
 import importlib.util
-import ipaddress
 import socket
 from collections.abc import Iterator, Sequence
-from email.utils import parseaddr
 from typing import Any
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
-from django.core.exceptions import ValidationError
-from django.core.validators import EmailValidator
 from django.db import DatabaseError, connection
 
 from config.secret_rules import secret_faults
@@ -130,10 +126,6 @@ TESTED_RELEASES = {
     "psycopg": ("3.3.", "ops/database/postgres/base.py"),
 }
 SERVER = "server"  # the tag of checks that run only at the start of a server
-DEVELOPMENT_MAILERS = {
-    "ops.mailbox.FileBackend",
-    "django.core.mail.backends.console.EmailBackend",
-}
 # The connections available to a role without special rights.
 AVAILABLE_CONNECTIONS = """
     SELECT current_setting('max_connections')::int,
@@ -286,62 +278,6 @@ def check_address(databases: Sequence[str] | None = None, **kwargs: Any) -> list
     return []
 
 
-def check_mailer(**kwargs: Any) -> list[CheckMessage]:
-    """Reject a production service whose emails go nowhere, or over the network in clear text."""
-    if settings.DEBUG or "EMAIL_URL" in settings.FAULTY_VARIABLES:
-        return []
-    if not settings.MAILER:
-        return [error("config.E020")]
-    if settings.MAILER["BACKEND"] in DEVELOPMENT_MAILERS:
-        return [error("config.E021")]
-    options = settings.MAILER["OPTIONS"]
-    if options.get("use_tls") or options.get("use_ssl") or is_loopback(options.get("host")):
-        return []
-    return [error("config.E023")]
-
-
-def is_loopback(host: str | None) -> bool:
-    """Tell whether mail to this host stays on the machine; with email disabled there is none."""
-    if host in {None, "localhost"}:
-        return True
-    try:
-        return ipaddress.ip_address(str(host)).is_loopback
-    except ValueError:
-        return False
-
-
-def check_link_base(**kwargs: Any) -> list[CheckMessage]:
-    """Reject emails without a place to link to: it is never taken from a request's Host."""
-    bases = {"PUBLIC_URL", "FRONTEND_URL"}
-    if settings.DEBUG or not settings.EMAIL_ENABLED or bases & settings.FAULTY_VARIABLES:
-        return []
-    return [] if settings.PUBLIC_URL or settings.FRONTEND_URL else [error("config.E022")]
-
-
-def check_link_scheme(**kwargs: Any) -> list[CheckMessage]:
-    return [
-        error("config.E024", name=name)
-        for name in ("PUBLIC_URL", "FRONTEND_URL")
-        if not settings.DEBUG and getattr(settings, name).startswith("http://")
-    ]
-
-
-def check_sender(**kwargs: Any) -> list[CheckMessage]:
-    if not settings.EMAIL_ENABLED or "DEFAULT_FROM_EMAIL" in settings.FAULTY_VARIABLES:
-        return []
-    return [] if is_sender(settings.DEFAULT_FROM_EMAIL) else [error("config.E025")]
-
-
-def is_sender(text: str) -> bool:
-    """Tell whether a text is one address, as `a@b.example` or as `Name <a@b.example>`."""
-    _, address = parseaddr(text)
-    try:
-        EmailValidator(allowlist=["localhost"])(address)
-    except ValidationError:
-        return False
-    return text == address or text.endswith(f"<{address}>")
-
-
 CHECKS = (
     check_environment,
     check_required_secrets,
@@ -354,10 +290,6 @@ CHECKS = (
     check_bcrypt_rounds,
     check_ports,
     check_releases,
-    check_mailer,
-    check_link_base,
-    check_link_scheme,
-    check_sender,
 )
 # Checks that run only at the start of a server, because they use the database and the network.
 SERVER_CHECKS = (check_connections, check_address)

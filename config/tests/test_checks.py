@@ -14,7 +14,7 @@ from rest_framework.authentication import SessionAuthentication
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from config import api_checks, checks
+from config import api_checks, checks, email_checks
 from config.secret_rules import secret_faults
 from config.values import NO_MAILER, parse_mailer
 
@@ -46,7 +46,7 @@ def production(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found() -> list[str]:
-    every = (*checks.CHECKS, *api_checks.CHECKS)
+    every = (*checks.CHECKS, *email_checks.CHECKS, *api_checks.CHECKS)
     return [message.id or "" for check in every for message in check()]
 
 
@@ -263,7 +263,7 @@ class TestEmail:
         settings.MAILER = parse_mailer("smtp://smtp.example.com")
         settings.PUBLIC_URL, settings.DEFAULT_FROM_EMAIL = "http://api.example.com", ""
 
-        messages = [message for check in checks.CHECKS for message in check()]
+        messages = [message for check in email_checks.CHECKS for message in check()]
         assert len(messages) == 3
         assert all(message.hint for message in messages)
 
