@@ -64,6 +64,14 @@ export class Latchkey {
   logout(options?: CallOptions): Promise<void>;
   logoutAll(options?: CallOptions): Promise<number>;
   changePassword(currentPassword: string, newPassword: string, options?: CallOptions): Promise<null>;
+  forgotPassword(identity: string, options?: CallOptions): Promise<unknown>;
+  resetPassword(token: string, newPassword: string, options?: CallOptions): Promise<null>;
+  beginRegistration(email: string, options?: CallOptions): Promise<unknown>;
+  sendVerification(options?: CallOptions): Promise<unknown>;
+  changeEmail(email: string, options?: CallOptions): Promise<unknown>;
+  verifyEmail(token: string, options?: CallOptions): Promise<User>;
+  security(options?: CallOptions): Promise<ResponseOf<"GET /users/me/security">>;
+  reauthenticate(proof: { password: string }, options?: CallOptions): Promise<void>;
   sessions(options?: CallOptions): AsyncGenerator<Session>;
   endSession(id: string, options?: CallOptions): Promise<null>;
   events(options?: CallOptions): AsyncGenerator<Event>;

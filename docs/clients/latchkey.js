@@ -9,7 +9,7 @@
 // `latchkey.d.ts` has its types.
 
 const MAXIMUM_WAIT = 60; // seconds that one call waits for rate limits and a busy service, in total
-const REFRESH_TIMEOUT = 8; // seconds: below the service's grace, in which the next refresh still succeeds
+const ROTATION_TIMEOUT = 8; // seconds: below the service's grace, in which the next refresh still succeeds
 const IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
 const REPEATS = 3; // of an idempotent request after a 502 or 504
 
@@ -138,6 +138,56 @@ export class Latchkey {
     return this.request("POST", "/auth/password", { current_password, new_password }, options);
   }
 
+  /** Send an e-mail with a link to set a new password, if the identity has an account. */
+  forgotPassword(identity, options) {
+    return this.#anonymously("/auth/password/forgot", { identity }, options);
+  }
+
+  /** Set a new password with the token of an e-mail or of `password_change_required`. It signs nobody in. */
+  resetPassword(token, new_password, options) {
+    return this.#anonymously("/auth/password/reset", { token, new_password }, options);
+  }
+
+  /** Send an e-mail with the `registration_token` for `register`, where the service requires one. */
+  beginRegistration(email, options) {
+    return this.#anonymously("/auth/registration", { email }, options);
+  }
+
+  /** Send an e-mail with a link that verifies the user's address. */
+  sendVerification(options) {
+    return this.request("POST", "/users/me/email/verification", undefined, options);
+  }
+
+  /** Send an e-mail to a new address, which `verifyEmail` sets. Call `reauthenticate` before. */
+  changeEmail(email, options) {
+    return this.request("POST", "/users/me/email", { email }, options);
+  }
+
+  /** Verify an address with the token of an e-mail and return the user. */
+  verifyEmail(token, options) {
+    return this.request("POST", "/users/me/email/verify", { token }, options);
+  }
+
+  /** Return what protects the account: its verified address, factors and tokens. */
+  security(options) {
+    return this.request("GET", "/users/me/security", undefined, options);
+  }
+
+  /**
+   * Prove `{ password }` again after a 403 `reauthentication_required`; then repeat that request.
+   * The session gets new tokens, as by a refresh.
+   */
+  reauthenticate(proof, options) {
+    return this.#authorized(options, (access) => {
+      const rotation = this.#alone(async () => {
+        const signal = rotationSignal();
+        const fresh = await this.#send("POST", "/auth/reauthenticate", proof, { access, signal });
+        await this.#replace(fresh, fresh);
+      });
+      return abortable(rotation, options?.signal);
+    });
+  }
+
   /** Iterate over the user's active sessions. */
   sessions(options) {
     return this.paginate("/auth/sessions", options);
@@ -168,18 +218,22 @@ export class Latchkey {
    * The body is JSON or FormData. `options.signal` cancels the request and its waits;
    * `options.onWait` replaces the client's.
    */
-  async request(method, path, body, options) {
+  request(method, path, body, options) {
     const signal = options?.signal;
+    return this.#authorized(options, (access) => this.#send(method, path, body, { access, signal }));
+  }
+
+  async #authorized(options, work) {
     let pair = await this.store.get();
     return this.#patiently(options, async () => {
       try {
-        return await this.#send(method, path, body, { access: pair?.access_token, signal });
+        return await work(pair?.access_token);
       } catch (error) {
         if (error.status !== 401 || !pair) throw error;
       }
       // The signal does not cancel the refresh itself: its response has the only valid token.
-      pair = await abortable(this.refresh(pair), signal);
-      return this.#send(method, path, body, { access: pair.access_token, signal });
+      pair = await abortable(this.refresh(pair), options?.signal);
+      return work(pair.access_token);
     });
   }
 
@@ -193,8 +247,8 @@ export class Latchkey {
       }
       if (pair.access_token !== old.access_token) return pair;
       try {
-        const signal = AbortSignal.timeout?.(REFRESH_TIMEOUT * 1000); // React Native has no timeout.
-        const fresh = await this.#send("POST", "/auth/refresh", { refresh_token: pair.refresh_token }, { signal });
+        const body = { refresh_token: pair.refresh_token };
+        const fresh = await this.#send("POST", "/auth/refresh", body, { signal: rotationSignal() });
         await this.#replace(pair, fresh);
         return fresh;
       } catch (error) {
@@ -272,6 +326,11 @@ function errorOf(method, response, problem) {
   // A proxy does not know whether the request was processed.
   const isRepeatable = [502, 504].includes(response.status) && IDEMPOTENT.includes(method);
   return new ApiError(response.status, problem, { retryAfter, isRepeatable });
+}
+
+/** Return a signal for a request that replaces the refresh token, if the platform has timeouts. */
+function rotationSignal() {
+  return AbortSignal.timeout?.(ROTATION_TIMEOUT * 1000);
 }
 
 /** Return the identifier of the session that a pair belongs to. */

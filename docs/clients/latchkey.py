@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 MAXIMUM_WAIT = 60  # seconds that one call waits for rate limits and a busy service, in total
 TIMEOUT = 30  # seconds without a byte of the response
-REFRESH_TIMEOUT = 8  # below the service's grace, in which the next refresh still succeeds
+ROTATION_TIMEOUT = 8  # below the service's grace, in which the next refresh still succeeds
 IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "PUT", "DELETE"}
 REPEATS = 3  # of an idempotent request after a 502 or 504
 
@@ -110,6 +110,55 @@ class Latchkey:
         body = {"current_password": current_password, "new_password": new_password}
         self.request("POST", "/auth/password", body)
 
+    def forgot_password(self, identity: str) -> None:
+        """Send an e-mail with a link to set a new password, if the identity has an account."""
+        self.anonymously("/auth/password/forgot", {"identity": identity})
+
+    def reset_password(self, token: str, new_password: str) -> None:
+        """Set a new password with the token of an e-mail or of `password_change_required`."""
+        body = {"token": token, "new_password": new_password}
+        self.anonymously("/auth/password/reset", body)
+
+    def begin_registration(self, email: str) -> None:
+        """Send an e-mail with the `registration_token`, where the service requires one."""
+        self.anonymously("/auth/registration", {"email": email})
+
+    def send_verification(self) -> None:
+        """Send an e-mail with a link that verifies the user's address."""
+        self.request("POST", "/users/me/email/verification")
+
+    def change_email(self, email: str) -> None:
+        """Send an e-mail to a new address, which `verify_email` sets; reauthenticate before."""
+        self.request("POST", "/users/me/email", {"email": email})
+
+    def verify_email(self, token: str) -> Json:
+        """Verify an address with the token of an e-mail and return the user."""
+        user: Json = self.request("POST", "/users/me/email/verify", {"token": token})
+        return user
+
+    def security(self) -> Json:
+        """Return what protects the account: its verified address, factors and tokens."""
+        security: Json = self.request("GET", "/users/me/security")
+        return security
+
+    def reauthenticate(self, **proof: str) -> None:
+        """
+        Prove `password` again after a 403 `reauthentication_required`; then repeat that request.
+
+        The session gets new tokens, as by a refresh.
+        """
+        data, headers = encode(proof)
+
+        def work(pair: Pair | None) -> None:
+            with self.lock:
+                fresh = self.send(
+                    "POST", "/auth/reauthenticate", data, headers, pair, ROTATION_TIMEOUT
+                )
+                if session_of(self.pair) == session_of(fresh):
+                    self.pair = fresh
+
+        self.authorized(work)
+
     def sessions(self) -> Iterator[Json]:
         """Iterate over the user's active sessions."""
         return self.paginate("/auth/sessions")
@@ -139,20 +188,23 @@ class Latchkey:
 
         The body is JSON; with `files` (`{"photo": ("lamp.png", content)}`) it is multipart.
         """
-        pair = self.pair
         data, headers = encode(body, files)
+        return self.authorized(lambda pair: self.send(method, path, data, headers, pair))
 
-        def work() -> Any:
+    def authorized(self, work: Callable[[Pair | None], T]) -> T:
+        pair = self.pair
+
+        def attempt() -> T:
             nonlocal pair
             try:
-                return self.send(method, path, data, headers, pair)
+                return work(pair)
             except ApiError as error:
                 if error.status != 401 or pair is None:
                     raise
             pair = self.refresh(pair)
-            return self.send(method, path, data, headers, pair)
+            return work(pair)
 
-        return self.patiently(work)
+        return self.patiently(attempt)
 
     def refresh(self, old: Pair) -> Pair:
         """Return a newer pair of the same session. Concurrent threads share one refresh."""
@@ -163,7 +215,7 @@ class Latchkey:
             if self.pair["access_token"] == old["access_token"]:
                 spent = encode({"refresh_token": self.pair["refresh_token"]})
                 try:
-                    self.pair = self.send("POST", "/auth/refresh", *spent, timeout=REFRESH_TIMEOUT)
+                    self.pair = self.send("POST", "/auth/refresh", *spent, timeout=ROTATION_TIMEOUT)
                 except ApiError as error:
                     # The session has ended. After any other error the token may still be valid.
                     if error.status == 401:

@@ -18,6 +18,7 @@ from tests.rig.clients import (
     latchkey,
     needs_node,
     own,
+    pair,
 )
 
 BUSY = own(503, "service_unavailable", **{"Retry-After": "1"})
@@ -101,6 +102,97 @@ def test_the_pair_is_kept_where_signing_out_everywhere_failed(run: Run, script: 
     outcome = run("logout_all")
 
     assert (outcome["status"], outcome["stored"]) == (500, ALICE)
+
+
+ANONYMOUS = [
+    ("forgot_password", ["alice"], "/auth/password/forgot", {"identity": "alice"}),
+    ("begin_registration", ["a@example.com"], "/auth/registration", {"email": "a@example.com"}),
+    (
+        "reset_password",
+        ["ticket", "word"],
+        "/auth/password/reset",
+        {"token": "ticket", "new_password": "word"},
+    ),
+]
+AUTHORIZED = [
+    ("change_email", ["a@example.com"], "/users/me/email", {"email": "a@example.com"}),
+    ("verify_email", ["ticket"], "/users/me/email/verify", {"token": "ticket"}),
+    ("send_verification", [], "/users/me/email/verification", None),
+]
+
+
+@pytest.mark.parametrize(("method", "args", "path", "body"), ANONYMOUS)
+def test_a_call_for_someone_signed_out_sends_no_token(
+    run: Run, script: Script, method: str, args: list[str], path: str, body: Any
+) -> None:
+    script.responses = [Response(202, {})]
+
+    run(method, *args)
+
+    assert script.sent == [("POST", path, None)]
+    assert script.requests[0].body == body
+
+
+@pytest.mark.parametrize(("method", "args", "path", "body"), AUTHORIZED)
+def test_a_call_about_the_account_sends_the_token(
+    run: Run, script: Script, method: str, args: list[str], path: str, body: Any
+) -> None:
+    script.responses = [Response(200, {"id": 1})]
+
+    run(method, *args)
+
+    assert script.sent == [("POST", path, ALICE["access_token"])]
+    assert script.requests[0].body == body
+
+
+def test_the_state_of_the_account_is_returned(run: Run, script: Script) -> None:
+    script.responses = [Response(200, {"email_verified": True})]
+
+    assert run("security")["result"] == {"email_verified": True}
+    assert script.sent == [("GET", "/users/me/security", ALICE["access_token"])]
+
+
+@needs_node
+def test_the_tokens_of_a_reauthentication_are_stored(node: Run, script: Script) -> None:
+    newest = pair("alice", 3)
+    script.responses = [EXPIRED, Response(200, LATER), Response(200, newest)]
+
+    outcome = node(script.base, [ALICE], 'return api.reauthenticate({ password: "word" })')
+
+    assert outcome["stored"] == newest
+    assert [(path, token) for _, path, token in script.sent] == [
+        ("/auth/reauthenticate", ALICE["access_token"]),
+        ("/auth/refresh", None),
+        ("/auth/reauthenticate", LATER["access_token"]),
+    ]
+    assert script.requests[-1].body == {"password": "word"}
+
+
+@needs_node
+def test_a_reauthentication_does_not_replace_the_pair_of_another_user(
+    node: Run, script: Script
+) -> None:
+    """Bob signs in, in another tab, while Alice proves her password."""
+    script.responses = [Response(200, LATER)]
+
+    code = 'return api.reauthenticate({ password: "word" })'
+    outcome = node(script.base, [ALICE, BOB], code)
+
+    assert outcome["stored"] == BOB
+
+
+@pytest.mark.parametrize(("now", "stored"), [(ALICE, LATER), (BOB, BOB), (None, None)])
+def test_python_stores_the_tokens_of_a_reauthentication_of_the_same_session(
+    script: Script, now: Any, stored: Any
+) -> None:
+    api = latchkey.Latchkey(script.base)
+    api.pair = ALICE
+    script.responses = [BUSY, Response(200, LATER)]
+    api.on_wait = lambda seconds: setattr(api, "pair", now)
+
+    api.reauthenticate(password="word")
+
+    assert api.pair == stored
 
 
 def page(rows: list[int], following: str | None) -> Response:
