@@ -40,12 +40,13 @@ class FieldsPerClass:
             return super().to_representation(instance)  # type: ignore[misc, no-any-return]  # DRF
 
 
+# Without docstrings: the OpenAPI document would show them as descriptions of subclasses.
 class Serializer(FieldsPerClass, serializers.Serializer[Any]):
-    """DRF's `Serializer` with cached fields."""
+    pass
 
 
 class ModelSerializer(FieldsPerClass, serializers.ModelSerializer[Any]):
-    """DRF's `ModelSerializer` with cached fields."""
+    pass
 
 
 @functools.cache

@@ -169,5 +169,5 @@ class PasswordResetSerializer(serializers.Serializer[User]):
         return attrs
 
 
-class RegistrationRequestSerializer(serializers.Serializer[User]):
+class RegistrationEmailSerializer(serializers.Serializer[User]):
     email = EmailField(max_length=LONGEST_EMAIL)

@@ -179,10 +179,10 @@ class SecuritySerializer(serializers.Serializer[User]):
     pending_email = serializers.EmailField(allow_null=True)
     password_changed_at = serializers.DateTimeField()
     # Until the service has second factors and API tokens.
-    totp = serializers.BooleanField(default=False)
-    passkeys = serializers.IntegerField(default=0)
-    recovery_codes_left = serializers.IntegerField(default=0)
-    tokens = serializers.IntegerField(default=0)
+    totp = serializers.BooleanField(default=False, read_only=True)
+    passkeys = serializers.IntegerField(default=0, read_only=True)
+    recovery_codes_left = serializers.IntegerField(default=0, read_only=True)
+    tokens = serializers.IntegerField(default=0, read_only=True)
 
 
 class EmailChangeSerializer(serializers.Serializer[User]):

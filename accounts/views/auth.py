@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import status, viewsets
 from rest_framework.decorators import action
@@ -43,14 +44,14 @@ from accounts.serializers.auth import (
     PasswordResetSerializer,
     ReauthenticationSerializer,
     RefreshSerializer,
-    RegistrationRequestSerializer,
+    RegistrationEmailSerializer,
     TokenPairSerializer,
 )
 from accounts.serializers.fields import TICKET_NOT_VALID
 from accounts.serializers.sessions import RevokedSessionsSerializer
 from accounts.serializers.users import taken_by
 from accounts.views.lists import own_sessions
-from accounts.views.responses import EmptySerializer, accepted, require_email
+from accounts.views.responses import accepted, require_email
 
 
 class PasswordChangeRequired(PermissionDenied):
@@ -208,7 +209,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(
         operation_id="auth_password_forgot",
         request=ForgotPasswordSerializer,
-        responses={202: EmptySerializer, 404: None},
+        responses={202: OpenApiTypes.OBJECT, 404: None},
         auth=[],
     )
     @action(["POST"], False, **WITHOUT_TOKEN, url_path="password/forgot")
@@ -257,8 +258,8 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
 
     @extend_schema(
         operation_id="auth_registration",
-        request=RegistrationRequestSerializer,
-        responses={202: EmptySerializer, 404: None},
+        request=RegistrationEmailSerializer,
+        responses={202: OpenApiTypes.OBJECT, 404: None},
         auth=[],
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
@@ -271,7 +272,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         require_email()
         if settings.REGISTRATION != "verified":
             raise NotFound
-        serializer = RegistrationRequestSerializer(data=request.data)
+        serializer = RegistrationEmailSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         OutgoingEmail.objects.enqueue_entered(
             OutgoingEmail.Kind.REGISTRATION,

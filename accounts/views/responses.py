@@ -1,15 +1,9 @@
 """What several views of accounts respond."""
 
-from typing import Any
-
 from django.conf import settings
-from rest_framework import serializers, status
+from rest_framework import status
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
-
-
-class EmptySerializer(serializers.Serializer[Any]):
-    """An empty object."""
 
 
 def accepted() -> Response:

@@ -5,6 +5,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import Http404
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
@@ -26,7 +27,7 @@ from accounts.serializers.users import (
     UserSerializer,
     taken_by,
 )
-from accounts.views.responses import EmptySerializer, accepted, require_email
+from accounts.views.responses import accepted, require_email
 
 LIMITED = frozenset(
     {"create", "partial_update", "destroy", "email", "email_verification", "email_verify"}
@@ -98,7 +99,7 @@ class UserViewSet(
     @extend_schema(
         operation_id="users_me_email_verification",
         request=None,
-        responses={202: EmptySerializer, 404: None},
+        responses={202: OpenApiTypes.OBJECT, 404: None},
     )
     @action(["POST"], False, url_path="me/email/verification")
     def email_verification(self, request: Request) -> Response:
@@ -111,7 +112,7 @@ class UserViewSet(
     @extend_schema(
         operation_id="users_me_email",
         request=EmailChangeSerializer,
-        responses={202: EmptySerializer, 403: None, 404: None},
+        responses={202: OpenApiTypes.OBJECT, 403: None, 404: None},
     )
     @action(["POST"], False, url_path="me/email")
     def email(self, request: Request) -> Response:

@@ -3,8 +3,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
-from drf_spectacular.settings import spectacular_settings
 
 from api.views import schema
 
@@ -59,7 +59,7 @@ def identifier(name: str) -> str:
 def routes(paths: dict[str, dict[str, Schema]]) -> Iterator[str]:
     """Yield a property for each operation: `"GET /users/me": { response: User };`."""
     for path, operations in paths.items():
-        route = path.removeprefix(spectacular_settings.SCHEMA_PATH_PREFIX)
+        route = path.removeprefix(f"/{settings.API_PATH.rstrip('/')}")
         for method, operation in operations.items():
             members = [*body_of(operation), f"response: {response_of(operation)}"]
             yield f'  "{method.upper()} {route}": {{ {"; ".join(members)} }};'
