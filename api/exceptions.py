@@ -5,7 +5,6 @@ The responses to exceptions of views, of the ORM and of Django.
 """
 
 import logging
-import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -55,8 +54,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 # PostgreSQL is unavailable, out of connections, too slow or (InternalError) read-only.
 DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
-# The text of `get_object_or_404`, which names the model.
-GENERIC_404 = re.compile(r"No .+ matches the given query\.")
+# The libraries whose texts may name a model, a path or what a client sent.
+LIBRARIES = ("django.", "rest_framework.")
 # Django's admin raises these for a query, a selection or a cookie that does not fit its column.
 INPUT_ERRORS = (DataError, FieldError, OverflowError, ValidationError, ValueError)
 # SQLSTATEs of values that a constraint rejects by themselves. Others conflict with other rows.
@@ -127,7 +126,7 @@ def has_text_of_drf(error: exceptions.APIException) -> bool:
     """Return whether DRF wrote the text of an exception, which may repeat what a client sent."""
     is_parse_error = isinstance(error, exceptions.ParseError)
     return isinstance(error, DRF_TEXTS) or (
-        is_parse_error and raising_module(error).startswith("rest_framework.")
+        is_parse_error and raising_module(error).startswith(LIBRARIES)
     )
 
 
@@ -159,8 +158,8 @@ def own_text(request: HttpRequest, error: Exception) -> str:
     if isinstance(error, ProtectedError | RestrictedError):
         return "The resource cannot be deleted because others refer to it."
     text = error.args[0] if isinstance(error, Http404 | PermissionDenied) and error.args else ""
-    is_own = isinstance(text, str) and not GENERIC_404.fullmatch(text) and not has_pages(request)
-    return text if is_own else ""
+    is_own = not raising_module(error).startswith(LIBRARIES) and not has_pages(request)
+    return text if is_own and isinstance(text, str) else ""
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
