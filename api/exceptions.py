@@ -25,7 +25,7 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.fields import get_error_detail
 
-from api.errors import DETAILS, code_of, has_pages, own_arguments, problem, validation_problem
+from api.errors import code_of, has_pages, own_arguments, problem, validation_problem
 from api.own_errors import own_members
 from api.requests import django_request
 from api.throttling import RATES, count, rate_limit_headers
@@ -112,9 +112,8 @@ def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpRes
     if not isinstance(code, str) or code in DRF_CODES:
         code = code_of(status)
     own = {"code": code, **own_members(error.detail)}
-    is_default = str(error.detail) == str(type(error).default_detail) and code in DETAILS
-    if is_default or has_text_of_drf(error):
-        del own["detail"]
+    if has_text_of_drf(error):
+        own.pop("detail", None)
     wait, limit = getattr(error, "wait", None), getattr(error, "limit", None)
     headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
     if header := getattr(error, "auth_header", None):
@@ -124,10 +123,13 @@ def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpRes
 
 def has_text_of_drf(error: exceptions.APIException) -> bool:
     """Return whether DRF wrote the text of an exception, which may repeat what a client sent."""
-    is_parse_error = isinstance(error, exceptions.ParseError)
-    return isinstance(error, DRF_TEXTS) or (
-        is_parse_error and raising_module(error).startswith(LIBRARIES)
-    )
+    if isinstance(error, DRF_TEXTS):
+        return True
+    if isinstance(error, exceptions.ParseError) and raising_module(error).startswith(LIBRARIES):
+        return True
+    author: Any = next(base for base in type(error).__mro__ if "default_detail" in vars(base))
+    is_default = str(error.detail) == str(author.default_detail)
+    return is_default and author.__module__.startswith(LIBRARIES)
 
 
 def integrity_problem(request: HttpRequest, error: IntegrityError) -> HttpResponse:

@@ -43,6 +43,7 @@ class TestRaised:
             ("412", 412, "order_changed", "Read it again."),
             ("422", 422, "validation_error", "1 field needs attention."),
             ("own-403", 403, "closed_on_mondays", "The shop is closed on Mondays."),
+            ("own-text", 403, "permission_denied", "Ask a member of the staff."),
             ("own-404", 404, "no_such_order", "No such order."),
             ("own-400", 400, "bad_page", "The page must be a number."),
             ("mapping", 409, "few", "Two are left."),

@@ -36,6 +36,7 @@ urlpatterns = [
     path("texts/<name>", views.texts),
     path("async", views.async_view),
     path("async/class", views.AsyncView.as_view()),
+    path("internal", views.internal),
     path("class", views.ClassView.as_view()),
     path("class/get", views.ClassView.as_view(http_method_names=["get"])),
     path("class/dispatch", views.DispatchingView.as_view()),
