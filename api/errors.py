@@ -108,11 +108,7 @@ def own_arguments(members: dict[str, Any]) -> dict[str, Any]:
 def validation_problem(
     request: HttpRequest, error: exceptions.ValidationError, status: int | None = None
 ) -> HttpResponse:
-    details: Any = error.get_full_details()
-    if isinstance(details, list) and all("message" not in entry for entry in details):
-        # The errors of a list of objects, by their place.
-        details = {str(place): entry for place, entry in enumerate(details)}
-    errors = list(itertools.islice(field_errors(details), MAXIMUM_ERRORS))
+    errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
     detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
     status = status or error.status_code
@@ -151,7 +147,7 @@ def problem(
     """
     code = code or code_of(status)
     title = title_of(status)
-    detail = detail or DETAILS.get(code, f"{title}.")
+    detail = detail or DETAILS.get(code) or DETAILS.get(code_of(status), f"{title}.")
     request_id = getattr(request, "id", "")
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
     body |= {"detail": detail, "code": code, **members, "request_id": request_id}

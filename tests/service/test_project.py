@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import User
 from api.errors import DETAILS
+from api.requests import is_api, is_health
 from api.views import schema
 from config import urls
 from conftest import API
@@ -195,6 +196,16 @@ def test_the_admin_can_be_switched_off(settings: Settings) -> None:
         settings.ADMIN_ENABLED = enabled
         patterns = runpy.run_path(urls.__file__)["urlpatterns"]
         assert any(str(pattern.pattern) == "admin/" for pattern in patterns) == enabled
+
+
+def test_the_api_can_be_elsewhere(settings: Settings) -> None:
+    settings.API_ROOT, settings.API_PATH = "rest/", "rest/v1/"
+
+    patterns = runpy.run_path(urls.__file__)["urlpatterns"]
+
+    assert str(patterns[0].pattern) == "rest/v1/"
+    assert [is_api(path) for path in ("/rest/v2/x", "/health", "/api/v1/x")] == [True, True, False]
+    assert [is_health(path) for path in ("/rest/v1/health/live", "/rest/v1/x")] == [True, False]
 
 
 def test_lists_of_the_console_are_bounded(
