@@ -2,33 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-
-import pytest
 
 from conftest import API, PASSWORD
 from tests.faults.conftest import Figure
 from tests.rig.client import Client, Response
-from tests.rig.gunicorn import NO_LIMITS, Server, serve
+from tests.rig.gunicorn import Server
 from tests.rig.load import at_once
 from tests.rig.postgres import Postgres
-from tests.rig.redis import Redis, needs_redis
+from tests.rig.redis import needs_redis
 
 pytestmark = needs_redis
-
-
-@pytest.fixture(scope="module")
-def servers(
-    postgres: Postgres, redis: Redis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[Server]]:
-    logs = tmp_path_factory.mktemp("concurrency")
-    shared = NO_LIMITS | {
-        "DATABASE_URL": postgres.url,
-        "CACHE_URL": redis.url,
-        "WEB_CONCURRENCY": "2",
-    }
-    with serve(logs / "one", **shared) as one, serve(logs / "two", **shared) as two:
-        yield [one, two]
 
 
 def elsewhere(client: Client, server: Server) -> Client:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conftest import API, PASSWORD
-from tests.rig.gunicorn import NO_LIMITS
 
 TRUSTING = ssl._create_unverified_context()  # noqa: S323 - a self-signed certificate
-NO_LIMITS |= {"AUTH_READ_LIMIT": "1000000/m", "SESSION_LIMIT": "0", "REFRESH_GRACE_SECONDS": "0"}
 
 
 @dataclass
