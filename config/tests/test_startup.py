@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.contained import context
 from tests.rig.gunicorn import database_url
 from tests.rig.machine import ROOT, free_port, wait_for
 
@@ -104,12 +105,10 @@ def test_one_fault_is_reported_in_the_singular() -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of the project, in which a test can have a .env."""
-    for name in re.findall("^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, tmp_path)
+    for path in context(ROOT):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     return tmp_path
 
 
