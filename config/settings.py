@@ -272,7 +272,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "health.schema.add_routes",
-        "api.schema.add_schema_route",
+        "api.schema.add_own_routes",
     ],
 }
 

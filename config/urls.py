@@ -2,7 +2,8 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from api.views import DocsView, SchemaView
+from api.views import DocsView, IndexView, SchemaView
+from config.views import StartView
 
 api: list[URLPattern | URLResolver] = [
     path("", include("catalog.urls")),
@@ -12,6 +13,8 @@ api: list[URLPattern | URLResolver] = [
     path("docs", DocsView.as_view(), name="docs"),
 ]
 urlpatterns = [
+    path("", StartView.as_view()),
+    path("api/v1", IndexView.as_view(), name="index"),
     path("api/v1/", include(api)),
     path("", include("health.urls")),
 ]
