@@ -168,7 +168,15 @@ def error_response(status: int, schema: dict[str, Any], is_limited: bool) -> dic
     return response | ({"headers": headers} if headers else {})
 
 
-def add_schema_route(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+def add_own_routes(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Add the index and the schema."""
+    names = ["service", "version", "documentation", "schema"]
+    index = {
+        "type": "object",
+        "required": names,
+        "properties": {name: {"type": "string"} for name in names},
+    }
+    add_plain_route(result, "", "Get the index", "Return the paths of the documentation.", index)
     add_plain_route(
         result, "schema", "Get the schema", "Return this OpenAPI document.", {"type": "object"}
     )
@@ -180,13 +188,13 @@ def add_plain_route(
 ) -> dict[str, Any]:
     """Add the route of a plain Django view and return its operation."""
     operation: dict[str, Any] = {
-        "operationId": path.replace("/", "_"),
+        "operationId": path.replace("/", "_") or "index",
         "summary": summary,
         "description": description,
-        "tags": [path.partition("/")[0]],
+        "tags": [path.partition("/")[0] or "index"],
         "responses": {
             "200": {"description": "OK", "content": {"application/json": {"schema": schema}}}
         },
     }
-    result["paths"][f"/{settings.API_PATH}{path}"] = {"get": operation}
+    result["paths"][f"/{settings.API_PATH}{path}".rstrip("/")] = {"get": operation}
     return operation

@@ -38,7 +38,7 @@ def make(path: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def test_run_works_in_any_path(clone: Path) -> None:
+def test_run_works_in_any_path_and_reloads_the_configuration(clone: Path) -> None:
     # The packages of this environment, so that nothing is downloaded.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", clone / ".venv"], check=True)
     [packages] = (clone / ".venv").glob("lib/python*/site-packages")
@@ -52,10 +52,18 @@ def test_run_works_in_any_path(clone: Path) -> None:
             cwd=clone, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         took = wait_until(lambda: client.get("/health").status == 200, seconds=60)
+        changed = clone / "config" / "logs.py"
+        changed.write_text(changed.read_text().replace("{message} [", "{message} changed ["))
+
+        def is_reloaded() -> bool:
+            client.get("/health")
+            return "changed [" in (clone / "log").read_text()
+
+        reloaded = wait_until(is_reloaded, seconds=30)
         os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=40)
 
-    assert took < 60, (clone / "log").read_text()
+    assert (took < 60, reloaded < 30) == (True, True), (clone / "log").read_text()
     assert not (clone / ".data" / "postgres" / "postmaster.pid").exists()
 
 

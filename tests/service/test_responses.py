@@ -89,6 +89,7 @@ def bodies(
         ("GET", "/health/live"): client.get(f"{API}/health/live"),
         ("GET", "/health/ready"): client.get(f"{API}/health/ready"),
         ("GET", "/schema"): client.get(f"{API}/schema"),
+        ("GET", ""): client.get(API),
         ("POST", "/auth/logout-all"): device.post(f"{API}/auth/logout-all"),
     }
     assert not Session.objects.active().exists()
