@@ -50,6 +50,7 @@ DETAILS = {
     "server_error": "An internal error occurred. It is logged with this request id.",
     "service_unavailable": "The service is temporarily unavailable. Try again later.",
 }
+UNKNOWN_OUTCOME = "The database did not respond. The request may have been processed."
 CODES = {
     400: "parse_error",
     401: "not_authenticated",
@@ -62,7 +63,9 @@ CODES = {
     415: "unsupported_media_type",
     429: "rate_limited",
     500: "server_error",
+    502: "server_error",
     503: "service_unavailable",
+    504: "server_error",
 }
 # The codes of DRF for which the contract has others.
 DRF_CODES = frozenset({"authentication_failed", "error", "invalid", "not_acceptable", "throttled"})
@@ -95,6 +98,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 # PostgreSQL is unavailable, out of connections, too slow or (InternalError) read-only.
 DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
+OUTCOME_UNKNOWN = "40003"  # SQLSTATE statement_completion_unknown, raised by ops.database
 # Django's admin raises these for a query, a selection or a cookie that does not fit its column.
 INPUT_ERRORS = (DataError, FieldError, OverflowError, ValidationError, ValueError)
 
@@ -132,10 +136,18 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
     if isinstance(error, exceptions.APIException):
         return api_problem(request, error)
     if isinstance(error, DATABASE_ERRORS):
-        logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
-        return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
+        return database_problem(request, error)
     known = status_of(request, error)
     return problem(request, known) if known else None
+
+
+def database_problem(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Return a 503 if nothing was done, or a 504 if a write may have been committed."""
+    logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
+    if getattr(error.__cause__, "sqlstate", None) == OUTCOME_UNKNOWN:
+        # Clients repeat any request after a 503, but after a 504 only what they may do twice.
+        return problem(request, 504, detail=UNKNOWN_OUTCOME)
+    return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
 
 
 def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpResponse:

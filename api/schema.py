@@ -6,7 +6,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 from rest_framework.permissions import BasePermission
 
-from api.errors import CODES, DETAILS
+from api.errors import CODES, DETAILS, UNKNOWN_OUTCOME
 
 ERROR = {
     "type": "object",
@@ -44,6 +44,7 @@ DESCRIPTIONS = {
     429: "The rate limit is exceeded.",
     500: DETAILS["server_error"],
     503: "The database is unavailable, or all hashing slots are in use.",
+    504: UNKNOWN_OUTCOME,
 }
 CODES_OF_STATUS = {
     400: ["validation_error", "parse_error"],
@@ -108,6 +109,7 @@ class ProblemAutoSchema(AutoSchema):
             429: is_limited,
             500: True,
             503: True,
+            504: self.method != "GET",
         }
         return {status for status, applies in rules.items() if applies}
 

@@ -38,6 +38,15 @@ class Response:
             and self.json["code"] == "service_unavailable"
         )
 
+    @property
+    def is_unknown(self) -> bool:
+        """Return whether this is the 504 of a write that may have been committed."""
+        return (
+            self.status == 504
+            and self.headers["Content-Type"] == "application/problem+json"
+            and "Retry-After" not in self.headers
+        )
+
 
 class Client:
     """A client with one persistent connection, which is reopened after a close."""
