@@ -144,10 +144,17 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
 def database_problem(request: HttpRequest, error: Exception) -> HttpResponse:
     """Return a 503 if nothing was done, or a 504 if a write may have been committed."""
     logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
-    if getattr(error.__cause__, "sqlstate", None) == OUTCOME_UNKNOWN:
+    if is_outcome_unknown(error):
         # Clients repeat any request after a 503, but after a 504 only what they may do twice.
         return problem(request, 504, detail=UNKNOWN_OUTCOME)
     return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
+
+
+def is_outcome_unknown(error: BaseException | None) -> bool:
+    """Return whether an error, or one during whose handling it was raised, says so."""
+    while error and getattr(error, "sqlstate", None) != OUTCOME_UNKNOWN:
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpResponse:
