@@ -13,6 +13,7 @@ import psutil
 import psycopg
 import pytest
 from django.db import NotSupportedError, OperationalError, connection, transaction
+from pytest_django import Settings
 
 from accounts.models import User
 from catalog.models import Product
@@ -319,12 +320,12 @@ def test_a_write_that_may_have_been_committed_is_not_a_503(
     user: User,
     sign_in: SignIn,
     slow_writes: None,
-    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
     *,
     is_debugging: bool,
 ) -> None:
     # Django's cursor of DEBUG raises another error while it handles this one.
-    monkeypatch.setattr(connection, "force_debug_cursor", is_debugging)
+    settings.DEBUG = is_debugging
     device = sign_in(user)
 
     response = device.post(f"{API}/product", {"title": "Lamp", "amount": 1})
