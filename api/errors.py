@@ -44,6 +44,7 @@ DETAILS = {
     "server_error": "An internal error occurred. It is logged with this request id.",
     "service_unavailable": "The service is temporarily unavailable. Try again later.",
 }
+UNKNOWN_OUTCOME = "The database did not respond. The request may have been processed."
 CODES = {
     400: "parse_error",
     401: "not_authenticated",
@@ -56,7 +57,9 @@ CODES = {
     415: "unsupported_media_type",
     429: "rate_limited",
     500: "server_error",
+    502: "server_error",
     503: "service_unavailable",
+    504: "server_error",
 }
 # The names of DRF and Django for errors that concern several fields.
 OF_SEVERAL_FIELDS = {api_settings.NON_FIELD_ERRORS_KEY, NON_FIELD_ERRORS}

@@ -25,7 +25,14 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.fields import get_error_detail
 
-from api.errors import code_of, has_pages, own_arguments, problem, validation_problem
+from api.errors import (
+    UNKNOWN_OUTCOME,
+    code_of,
+    has_pages,
+    own_arguments,
+    problem,
+    validation_problem,
+)
 from api.own_errors import own_members
 from api.requests import django_request
 from api.throttling import RATES, count, rate_limit_headers
@@ -54,6 +61,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 # PostgreSQL is unavailable, out of connections, too slow or (InternalError) read-only.
 DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
+OUTCOME_UNKNOWN = "40003"  # SQLSTATE statement_completion_unknown, raised by ops.database
 # The libraries whose texts may name a model, a path or what a client sent.
 LIBRARIES = ("django.", "rest_framework.")
 # Django's admin raises these for a query, a selection or a cookie that does not fit its column.
@@ -96,11 +104,26 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
     if isinstance(error, exceptions.APIException):
         return api_problem(request, error)
     if isinstance(error, DATABASE_ERRORS):
-        logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
-        return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
+        return database_problem(request, error)
     if status := status_of(request, error):
         return problem(request, status, detail=own_text(request, error))
     return integrity_problem(request, error) if isinstance(error, IntegrityError) else None
+
+
+def database_problem(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Return a 503 if nothing was done, or a 504 if a write may have been committed."""
+    logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
+    if is_outcome_unknown(error):
+        # Clients repeat any request after a 503, but after a 504 only what they may do twice.
+        return problem(request, 504, detail=UNKNOWN_OUTCOME)
+    return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
+
+
+def is_outcome_unknown(error: BaseException | None) -> bool:
+    """Return whether an error, or one during whose handling it was raised, says so."""
+    while error and getattr(error, "sqlstate", None) != OUTCOME_UNKNOWN:
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpResponse:

@@ -14,7 +14,7 @@ from drf_spectacular.utils import OpenApiResponse
 from rest_framework.exceptions import APIException
 from rest_framework.permissions import BasePermission
 
-from api.errors import CODES, DETAILS
+from api.errors import CODES, DETAILS, UNKNOWN_OUTCOME
 from api.throttling import RATES
 
 ERROR = {
@@ -59,6 +59,7 @@ DESCRIPTIONS = {
     429: "The rate limit is exceeded.",
     500: DETAILS["server_error"],
     503: "The database is unavailable, or all hashing slots are in use.",
+    504: UNKNOWN_OUTCOME,
 }
 CODES_OF_STATUS = {
     400: ["validation_error", "parse_error"],
@@ -127,6 +128,7 @@ class ProblemAutoSchema(AutoSchema):
             429: is_limited,
             500: True,
             503: True,
+            504: self.method != "GET",
         }
         return {status for status, applies in rules.items() if applies}
 

@@ -39,6 +39,15 @@ class Response:
             and self.json["code"] == "service_unavailable"
         )
 
+    @property
+    def is_unknown(self) -> bool:
+        """Return whether this is the 504 of a write that may have been committed."""
+        return (
+            self.status == 504
+            and self.headers["Content-Type"] == "application/problem+json"
+            and "Retry-After" not in self.headers
+        )
+
 
 def seen(responses: Iterable[Response]) -> str:
     """Return the number of responses of each status, such as `200: 12, 503: 1`."""

@@ -6,6 +6,8 @@ import runpy
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.contrib.auth.password_validation import CommonPasswordValidator
 from django.core.management import call_command
 from django.core.paginator import Paginator
 from django.test import RequestFactory
@@ -15,6 +17,8 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from accounts.models.events import GUESSES_OF_AN_ACCOUNT
+from accounts.passwords import MAXIMUM_LENGTH
 from api.errors import DETAILS
 from api.requests import is_api, is_health
 from api.views import schema
@@ -116,6 +120,30 @@ def test_every_route_rejects_anonymous_clients_except_a_list(
     assert (response.status_code == 401) == is_closed
 
 
+def test_security_names_tests_that_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    names = re.findall(r"`([a-z_/]+(?:\.py|/tests))`", text)
+
+    assert len(names) > 40
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_security_states_the_numbers_of_the_settings() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    common = CommonPasswordValidator().passwords
+    tokens, sessions = settings.REFRESH_TOKEN_LIFETIME.days, settings.SESSION_MAX_AGE.days
+    claims = [
+        f"of 8 characters or more | yes | 8 to {MAXIMUM_LENGTH};",
+        f"characters or more | yes | up to {MAXIMUM_LENGTH} |",
+        f"Django's list of {round(len(common), -4):,}",
+        f"{tokens} and {sessions} days, {settings.SESSION_LIMIT} sessions (`SESSION_LIMIT`)",
+        f"the console {settings.SESSION_COOKIE_AGE // 3600} hours",
+        f"up to {GUESSES_OF_AN_ACCOUNT} an hour",
+    ]
+
+    assert [claim for claim in claims if claim not in text] == []
+
+
 def test_every_code_is_described() -> None:
     described = json.dumps(json.loads(schema()))
 
@@ -130,6 +158,7 @@ def test_every_operation_describes_its_error_responses() -> None:
         operation = operations()[method, path]
         errors = {status for status in operation["responses"] if int(status) >= 400}
         assert {"500", "503"} <= errors
+        assert ("504" in errors) == (method != "GET")
         if (method, path) in CLOSED:
             assert "401" in errors
             assert {"bearer": []} in operation["security"]

@@ -150,13 +150,17 @@ class TestProbes:
 
         assert content.startswith(b"HTTP/1.1 200")
 
-    def test_a_kept_connection_serves_probes(self, busy: Server) -> None:
-        with contextlib.closing(busy.connect()) as client:
-            for path in PROBES * 2:
-                client.request("HEAD", path)
-                response = client.getresponse()
-                response.read()
-                assert response.status == 200
+    def test_a_probe_with_a_body_blocks_no_other(self, busy: Server) -> None:
+        head = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
+        with contextlib.ExitStack() as stack:
+            for field in (b"Content-Length: 9", b"transfer-encoding: chunked"):
+                slow = socket.create_connection(("127.0.0.1", busy.port))
+                stack.enter_context(slow).sendall(head + field + b"\r\n\r\n")
+            time.sleep(0.2)
+
+            with socket.create_connection(("127.0.0.1", busy.port), timeout=3) as client:
+                client.sendall(head + b"Connection: close\r\n\r\n")
+                assert client.recv(65536).startswith(b"HTTP/1.1 200")
 
     def test_a_reset_connection_is_no_request(self) -> None:
         with (
