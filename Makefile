@@ -3,9 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 MANAGE := $(VENV)/bin/python manage.py
+# A worker for each processor. `-n` is not used, because its workers would be without `-X dev`.
+PARALLEL := --dist worksteal --tx '$(shell getconf _NPROCESSORS_ONLN)*popen//python=$(VENV)/bin/python -X dev'
+PYTEST := $(VENV)/bin/python -X dev -m pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults bench scale matrix check secrets lock clean
+.PHONY: help run fix quick test faults bench scale matrix check secrets lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,11 +17,22 @@ run: $(VENV)/installed ## Set up what is missing, then serve on PORT (3000) with
 	@$(MANAGE) setup
 	@exec env -u WEB_CONCURRENCY $(VENV)/bin/gunicorn --reload --workers 1
 
-test: $(VENV)/installed ## Set up what is missing, then run the suite
+fix: $(VENV)/installed ## Format, and correct what ruff can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+quick: $(VENV)/installed ## Run the tests that start no server and no browser
+	@$(PYTEST) -m "not slow and not server" --ignore=tests $(ARGS)
+
+test: $(VENV)/installed ## Set up what is missing, then run the suite (ARGS=accounts: a part, without coverage)
+ifdef ARGS
+	@$(PYTEST) $(ARGS)
+else
 	@$(VENV)/bin/coverage erase
-	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(ARGS)
+	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(PARALLEL)
 	@$(VENV)/bin/coverage combine --quiet
 	@$(VENV)/bin/coverage report $(if $(and $(shell command -v redis-server),$(shell command -v chromium),$(shell command -v node),$(filter 0,$(shell id -u))),,--fail-under=0)
+endif
 
 faults: $(VENV)/installed ## Break PostgreSQL, Redis, workers and clocks under load, and record the results
 	@$(VENV)/bin/python -m pytest tests/faults -m "" --table docs/reliability.md $(ARGS)

@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +20,9 @@ from accounts.models import User
 from conftest import API
 from ops import cache as caches
 from ops.metrics import app_metrics
-from tests.rig.redis import Redis
+from tests.rig.redis import Redis, needs_redis
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="redis-server is not installed"
-)
+pytestmark = [needs_redis, pytest.mark.server]
 
 
 @pytest.fixture(scope="module")
