@@ -5,7 +5,6 @@ VENV := .venv
 MANAGE := $(VENV)/bin/python manage.py
 # A worker for each processor. `-n` is not used, because its workers would be without `-X dev`.
 PARALLEL := --dist worksteal --tx '$(shell getconf _NPROCESSORS_ONLN)*popen//python=$(VENV)/bin/python -X dev'
-PYTEST := $(VENV)/bin/python -X dev -m pytest $(PARALLEL)
 
 .DEFAULT_GOAL := help
 .PHONY: help run fix quick test faults bench scale matrix check secrets lock clean
@@ -21,12 +20,13 @@ fix: $(VENV)/installed ## Format, and correct what ruff can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-quick: $(VENV)/installed ## Run the tests that start no server and no browser
-	@$(PYTEST) -m "not slow and not server" --ignore=tests $(ARGS)
+quick: $(VENV)/installed ## Run the tests of the modules without servers, browsers and commits
+	@$(VENV)/bin/pytest -n logical --dist worksteal --ignore=tests \
+		-m "not (slow or heavy or django_db(transaction=True))" $(ARGS)
 
 test: $(VENV)/installed ## Set up what is missing, then run the suite (ARGS=accounts: a part, without coverage)
 ifdef ARGS
-	@$(PYTEST) $(ARGS)
+	@$(VENV)/bin/python -X dev -m pytest $(PARALLEL) $(ARGS)
 else
 	@$(VENV)/bin/coverage erase
 	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(PARALLEL)

@@ -15,7 +15,7 @@ import pytest
 from tests.rig.gunicorn import database_url
 from tests.rig.machine import ROOT, free_port, wait_for
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.heavy
 
 EXAMPLE = (ROOT / ".env.example").read_text()
 VARIABLES = re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)

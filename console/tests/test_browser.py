@@ -22,7 +22,7 @@ PHONE = {"width": 390, "height": 844}
 pytestmark = [
     needs_chromium,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.server,
+    pytest.mark.heavy,
 ]
 
 

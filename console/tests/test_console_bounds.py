@@ -38,6 +38,7 @@ def rows_read(queries: CaptureQueriesContext) -> list[str]:
     ]
 
 
+@pytest.mark.heavy
 class TestDeletion:
     def test_a_user_with_many_products_is_shown_and_deleted(
         self,

@@ -22,7 +22,7 @@ from ops import cache as caches
 from ops.metrics import app_metrics
 from tests.rig.redis import Redis, needs_redis
 
-pytestmark = [needs_redis, pytest.mark.server]
+pytestmark = [needs_redis, pytest.mark.heavy]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from ops.database import embedded
 from ops.database.embedded import server as servers
 from ops.database.embedded.server import Server
 
-pytestmark = pytest.mark.server
+pytestmark = pytest.mark.heavy
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only for root")
 JOIN = """
 from pathlib import Path

@@ -298,7 +298,7 @@ def altered() -> Iterator[None]:
         alter("varchar(150)", "integer")
 
 
-@pytest.mark.server
+@pytest.mark.heavy
 @pytest.mark.django_db(transaction=True)
 class TestService:
     @pytest.fixture
