@@ -391,7 +391,7 @@ class TestDoor:
             ("signed_in", "boss"), ("signed_out", "boss"),
         ]  # fmt: skip
 
-    def test_a_forced_change_is_told_and_done_through_the_api(
+    def test_a_forced_change_is_reported_and_made_through_the_api(
         self, make_user: Callable[..., User], client: APIClient
     ) -> None:
         make_user("boss", is_staff=True, must_change_password=True)

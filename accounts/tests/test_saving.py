@@ -132,7 +132,7 @@ def test_a_second_save_writes_what_changed_since_the_first(user: User) -> None:
 
 
 @pytest.mark.parametrize("must_change", [False, True])
-def test_any_new_password_clears_a_demanded_change(user: User, must_change: bool) -> None:
+def test_any_new_password_clears_a_required_change(user: User, must_change: bool) -> None:
     User.objects.update(must_change_password=must_change)
     stale = read(user)
     User.objects.update(must_change_password=True)
@@ -143,7 +143,7 @@ def test_any_new_password_clears_a_demanded_change(user: User, must_change: bool
     assert not read(user).must_change_password
 
 
-def test_changepassword_clears_a_demanded_change(
+def test_changepassword_clears_a_required_change(
     make_user: Callable[..., User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = make_user("alice", must_change_password=True)
@@ -174,7 +174,7 @@ def test_no_way_of_saving_keeps_a_password_that_must_change(
     assert read(user).password == user.password
 
 
-def test_a_password_for_one_sign_in_keeps_the_demanded_change(user: User) -> None:
+def test_a_password_for_one_sign_in_keeps_the_required_change(user: User) -> None:
     user.set_password(NEW)
     user.must_change_password = True
     user.save()

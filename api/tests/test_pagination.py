@@ -234,6 +234,7 @@ def rows_read(call: Callable[[], Any], table: str) -> int:
 TABLES = ["articles_article", "accounts_session", "accounts_event"]
 
 
+@pytest.mark.heavy
 class TestStatistics:
     """Rows of an owner without statistics, because they are newer than the last ANALYZE."""
 

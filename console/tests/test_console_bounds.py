@@ -44,6 +44,7 @@ def rows_read(queries: CaptureQueriesContext) -> list[str]:
     ]
 
 
+@pytest.mark.heavy
 class TestDeletion:
     def test_a_user_with_many_articles_is_shown_and_deleted(
         self,

@@ -17,7 +17,7 @@ from conftest import API, PASSWORD
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import free_port
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 Samples = dict[tuple[str, ...], float]
 

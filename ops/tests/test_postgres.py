@@ -454,6 +454,7 @@ def altered() -> Iterator[None]:
         alter("varchar(150)", "integer")
 
 
+@pytest.mark.heavy
 @pytest.mark.django_db(transaction=True)
 class TestService:
     @pytest.fixture
