@@ -50,7 +50,7 @@ from accounts.serializers.fields import TICKET_NOT_VALID
 from accounts.serializers.sessions import RevokedSessionsSerializer
 from accounts.serializers.users import taken_by
 from accounts.views.lists import own_sessions
-from accounts.views.responses import EmptySerializer, accepted, require_email
+from accounts.views.responses import EMPTY, accepted, require_email
 
 
 class PasswordChangeRequired(PermissionDenied):
@@ -208,7 +208,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(
         operation_id="auth_password_forgot",
         request=ForgotPasswordSerializer,
-        responses={202: EmptySerializer, 404: None},
+        responses={202: EMPTY, 404: None},
         auth=[],
     )
     @action(["POST"], False, **WITHOUT_TOKEN, url_path="password/forgot")
@@ -258,7 +258,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(
         operation_id="auth_registration",
         request=RegistrationRequestSerializer,
-        responses={202: EmptySerializer, 404: None},
+        responses={202: EMPTY, 404: None},
         auth=[],
     )
     @action(["POST"], False, **WITHOUT_TOKEN)

@@ -1,15 +1,13 @@
 """What several views of accounts respond."""
 
-from typing import Any
-
 from django.conf import settings
-from rest_framework import serializers, status
+from drf_spectacular.types import OpenApiTypes
+from rest_framework import status
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
 
-
-class EmptySerializer(serializers.Serializer[Any]):
-    """An empty object."""
+# The documented body of a route that sends an email, or sends none: an empty object.
+EMPTY = OpenApiTypes.OBJECT
 
 
 def accepted() -> Response:

@@ -26,7 +26,7 @@ from accounts.serializers.users import (
     UserSerializer,
     taken_by,
 )
-from accounts.views.responses import EmptySerializer, accepted, require_email
+from accounts.views.responses import EMPTY, accepted, require_email
 
 LIMITED = frozenset(
     {"create", "partial_update", "destroy", "email", "email_verification", "email_verify"}
@@ -98,7 +98,7 @@ class UserViewSet(
     @extend_schema(
         operation_id="users_me_email_verification",
         request=None,
-        responses={202: EmptySerializer, 404: None},
+        responses={202: EMPTY, 404: None},
     )
     @action(["POST"], False, url_path="me/email/verification")
     def email_verification(self, request: Request) -> Response:
@@ -111,7 +111,7 @@ class UserViewSet(
     @extend_schema(
         operation_id="users_me_email",
         request=EmailChangeSerializer,
-        responses={202: EmptySerializer, 403: None, 404: None},
+        responses={202: EMPTY, 403: None, 404: None},
     )
     @action(["POST"], False, url_path="me/email")
     def email(self, request: Request) -> Response:
