@@ -14,7 +14,8 @@ from tests.rig.machine import ROOT
 BLOCK = re.compile(r"^```diff\n(?P<file>\S+)\n(?P<lines>.*?)^```$", re.MULTILINE | re.DOTALL)
 TITLES = re.compile(r"^### (Add .+)$", re.MULTILINE)
 COPIED = [path.parent.name for path in ROOT.glob("*/__init__.py")]
-COPIED += ["conftest.py", "manage.py", "pyproject.toml", ".env.example", "docs/operations.md"]
+COPIED += ["conftest.py", "manage.py", "pyproject.toml", ".env.example"]
+COPIED += ["docs/operations.md", "docs/clients"]
 
 
 def blocks() -> list[tuple[str, list[str]]]:
