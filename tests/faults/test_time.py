@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ Wind = Callable[[str, int], dict[str, str]]
 pytestmark = [
     needs_redis,
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler is installed"),
+    pytest.mark.skipif(sys.platform != "linux", reason="macOS has no LD_PRELOAD"),
 ]
 
 

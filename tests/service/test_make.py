@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands
 
 from tests.rig.client import Client
 from tests.rig.machine import ROOT, free_port, wait_until
@@ -73,6 +74,23 @@ def test_run_installs_no_development_tools(clone: Path) -> None:
 
     assert installed("run") == [".venv/uv.txt", "requirements-run.txt"]
     assert installed("test") == [*installed("run"), "requirements-dev.txt"]
+
+
+def test_the_readme_runs_without_make_what_make_runs(clone: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("Without make:")[2]
+    install, *start = re.findall(r"^[^`\n]+$", section.partition("```sh\n")[2], re.MULTILINE)[:3]
+
+    assert install.endswith("pip install -r requirements-run.txt")
+    assert [line in make(clone, "--dry-run", "run") for line in start] == [True, True]
+
+
+def test_the_guides_name_targets_and_commands_that_exist(clone: Path) -> None:
+    targets = set(re.findall(r"^(\w+)\s", make(clone, "help"), re.MULTILINE))
+    for guide in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        code = "\n".join(re.findall(r"`[^`]+`|```.*?```", guide.read_text(), re.DOTALL))
+        assert set(re.findall(r"\bmake ([a-z]+)", code)) <= targets, guide.name
+        named = set(re.findall(r"\bmanage\.py ([a-z]+)", code)) - {"dailyreport"}
+        assert named <= get_commands().keys(), guide.name
 
 
 def test_the_three_lock_files_pin_the_same_versions() -> None:
