@@ -1,4 +1,4 @@
-"""What Prometheus reads about accounts, beside the counters of each module."""
+"""Metrics of accounts that are read from tables; the counters are in their modules."""
 
 from collections.abc import Iterator
 

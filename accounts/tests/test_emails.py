@@ -16,7 +16,7 @@ from pytest_django import Settings
 from accounts.emails import build, link_of
 from accounts.management.commands.previewmail import example
 from accounts.models import OutgoingEmail, Ticket, User
-from accounts.models.outbox import PURPOSES
+from accounts.models.email_kinds import PURPOSES
 from tests.rig.smtp import use_mailer
 
 Kind = OutgoingEmail.Kind
