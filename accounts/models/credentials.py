@@ -8,8 +8,9 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models.functions import Now
 
+from accounts.models.access import RejectedError, granting_access
 from accounts.models.changes import ChangesModel
-from accounts.models.sessions import RejectedError, Session, granting_access
+from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
 from accounts.passwords import MAXIMUM_LENGTH
 

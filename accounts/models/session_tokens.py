@@ -108,7 +108,7 @@ class TokenQuerySet(models.QuerySet["Session"]):
             # With a lowered SESSION_MAX_AGE an older session has expired; this is no replay.
             created_at__gt=Now() - settings.SESSION_MAX_AGE,
         )
-        grace = active.annotate(now=Now()).filter(
+        grace = active.annotate(now=Now()).filter(  # type: ignore[no-redef]
             previous_token_id=claims.token_id,
             last_used_at__gt=Now() - settings.REFRESH_GRACE,
             user__is_active=True,

@@ -6,20 +6,19 @@ token has the times of its session, in whole seconds.
 """
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.postgres.fields import ArrayField
-from django.db import DatabaseError, connection, models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Exists
 from django.db.models.functions import Least, Now
 from django.utils import timezone
 
 from accounts import tokens
+from accounts.models.access import PasswordChangeRequiredError, granting_access
 from accounts.models.batches import BATCH, chunks
 from accounts.models.events import Event, emit, event_context
 from accounts.models.outbox import OutgoingEmail
@@ -29,41 +28,11 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 
-class RejectedError(Exception):
-    """Access was not granted although the password was right."""
-
-    reason: str
-
-
-class PasswordChangeRequiredError(RejectedError):
-    """The user must choose another password before signing in."""
-
-    reason = "password change required"
-
-
-@contextmanager
-def granting_access(user: "User") -> Iterator[None]:
-    """
-    Grant access after a correct password, and clear the count of failures.
-
-    If access is not granted, the rejection is recorded outside the transaction that was rolled
-    back, and the count of failures is kept.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = error.reason if isinstance(error, RejectedError) else "not completed"
-        with suppress(DatabaseError):
-            Event.objects.record_rejection(user, reason)
-        raise
-    user.clear_failures()
-
-
 class SessionQuerySet(TokenQuerySet):
     def active(self) -> Self:
         return self.filter(ended_at=None, expires_at__gt=Now())
 
-    def ended_before(self, age: timedelta) -> "SessionQuerySet":
+    def ended_before(self, age: timedelta) -> Self:
         """Select the sessions that ended or expired longer ago than `age`."""
         closed_at = Least("ended_at", "expires_at")
         return self.alias(closed_at=closed_at).filter(closed_at__lt=Now() - age)
@@ -280,7 +249,7 @@ class Session(models.Model):
 
     @property
     def state(self) -> str:
-        """The state for people: active, expired, or why the session ended."""
+        """Active, expired, or why the session ended."""
         if self.ended_at:
             return self.get_end_reason_display()
         return "active" if self.expires_at > timezone.now() else "expired"
@@ -296,7 +265,7 @@ class Session(models.Model):
         self.save(update_fields=[*names, "methods", "expires_at"])
 
 
-# Whatever isn't named here is a session ended by somebody or something else.
+# The kinds of events of these reasons; of all others, SESSION_ENDED.
 ENDINGS: dict[str, Event.Kind] = {
     Session.Reason.LOGOUT: Event.Kind.SIGNED_OUT,
     Session.Reason.LOGOUT_ALL: Event.Kind.SIGNED_OUT,
