@@ -139,7 +139,11 @@ def test_the_example_of_the_javascript_client(project: Path, server: Server) -> 
     device, *events, rejected = run_program("js", 0, project, server)
 
     assert (device, rejected) == ("node", "validation_error username")
-    assert [event.split()[0] for event in events] == ["signed_in", "account_created"]
+    assert [event.split()[0] for event in events] == [
+        "account_changed",
+        "signed_in",
+        "account_created",
+    ]
 
 
 @needs_node
