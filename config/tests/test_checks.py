@@ -339,7 +339,9 @@ def test_operators_find_every_fault_in_the_manual() -> None:
 
 
 def test_every_rule_has_a_check() -> None:
-    source = "".join(Path(module.__file__).read_text() for module in (checks, api_checks))
+    source = "".join(
+        Path(module.__file__).read_text() for module in (checks, api_checks, email_checks)
+    )
 
     assert set(re.findall(r'error\(\s*"(config\.E\d+)"', source)) == checks.RULES.keys()
     assert "Error(text" in source

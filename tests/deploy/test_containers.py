@@ -16,11 +16,14 @@ from tests.deploy.contained import (
     Place,
     compose,
     environment,
+    needs_containment,
     variables_of_example,
 )
 from tests.rig.machine import ROOT, free_port
 from tests.rig.postgres import Postgres
 from tests.rig.redis import needs_redis
+
+pytestmark = needs_containment
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from tests.deploy.contained import (
     Place,
     compose,
     lines,
+    needs_containment,
 )
 from tests.rig.machine import ROOT, free_port
 from tests.rig.postgres import Postgres
 from tests.rig.redis import needs_redis
 
+pytestmark = needs_containment
 SECRETS = ("SECRET", "ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET")
 
 

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.contained import Image, Place, lines, manifests, variables_of_example
+from tests.deploy.contained import (
+    Image,
+    Place,
+    lines,
+    manifests,
+    needs_containment,
+    variables_of_example,
+)
 from tests.rig.machine import ROOT, free_port
 from tests.rig.redis import needs_redis
 
@@ -198,6 +205,7 @@ def test_the_grace_is_long_enough() -> None:
     assert readiness["periodSeconds"] * readiness["failureThreshold"] < slept
 
 
+@needs_containment
 @needs_redis
 class TestCommands:
     def test_the_job_the_pod_and_the_cron_job(
