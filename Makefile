@@ -14,9 +14,11 @@ INSTALL = (while sleep 1 && kill -0 $$$$; do printf .; done) 2> /dev/null & \
 		|| { echo; echo "Could not install; a network and Python's venv module" \
 			"(apt install python3-venv) are needed. Then run this again."; exit 1; }; \
 	echo " done."
+# A worker for each processor. `-n` is not used, because its workers would be without `-X dev`.
+PARALLEL := --dist worksteal --tx '$(shell getconf _NPROCESSORS_ONLN)*popen//python=$(VENV)/bin/python -X dev'
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults bench scale matrix check secrets lock upgrade clean
+.PHONY: help run fix quick test faults bench scale matrix check secrets lock upgrade clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,11 +29,23 @@ run: $(VENV)/runtime ## Set up what is missing, then serve on PORT (3000) with h
 	@$(MANAGE) mailworker --parent $$$$ & \
 		exec env -u WEB_CONCURRENCY $(VENV)/bin/python -m gunicorn --reload --workers 1
 
-test: $(VENV)/installed ## Set up what is missing, then run the suite
+fix: $(VENV)/installed ## Format, and correct what ruff can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+quick: $(VENV)/installed ## Run the tests of the modules without servers, browsers and commits
+	@$(VENV)/bin/pytest -n logical --dist worksteal --ignore=tests \
+		-m "not (slow or heavy or django_db(transaction=True))" $(ARGS)
+
+test: $(VENV)/installed ## Set up what is missing, then run the suite (ARGS=accounts: a part, without coverage)
+ifdef ARGS
+	@$(VENV)/bin/python -X dev -m pytest $(PARALLEL) $(ARGS)
+else
 	@$(VENV)/bin/coverage erase
-	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(ARGS)
+	@$(VENV)/bin/python -X dev -m coverage run -m pytest $(PARALLEL)
 	@$(VENV)/bin/coverage combine --quiet
 	@$(VENV)/bin/coverage report $(if $(and $(shell command -v redis-server),$(shell command -v chromium),$(shell command -v node),$(filter 0,$(shell id -u))),,--fail-under=0)
+endif
 
 faults: $(VENV)/installed ## Break PostgreSQL, Redis, workers and clocks under load, and record the results
 	@$(VENV)/bin/python -m pytest tests/faults -m "" --table docs/reliability.md $(ARGS)

@@ -93,9 +93,10 @@ def child_exit(server, worker):
 
 
 def post_fork(server, worker):
-    """Remove the settings so that a reloaded worker reads them again."""
+    """Remove the modules of the settings so that a reloaded worker reads them again."""
     if is_reloading:
-        del sys.modules["config.settings"], sys.modules["config.environment"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "config"]:
+            del sys.modules[name]
 
 
 def post_worker_init(worker):

@@ -44,6 +44,7 @@ DETAILS = {
     "server_error": "An internal error occurred. It is logged with this request id.",
     "service_unavailable": "The service is temporarily unavailable. Try again later.",
 }
+UNKNOWN_OUTCOME = "The database did not respond. The request may have been processed."
 CODES = {
     400: "parse_error",
     401: "not_authenticated",
@@ -56,7 +57,9 @@ CODES = {
     415: "unsupported_media_type",
     429: "rate_limited",
     500: "server_error",
+    502: "server_error",
     503: "service_unavailable",
+    504: "server_error",
 }
 # The names of DRF and Django for errors that concern several fields.
 OF_SEVERAL_FIELDS = {api_settings.NON_FIELD_ERRORS_KEY, NON_FIELD_ERRORS}
@@ -108,11 +111,7 @@ def own_arguments(members: dict[str, Any]) -> dict[str, Any]:
 def validation_problem(
     request: HttpRequest, error: exceptions.ValidationError, status: int | None = None
 ) -> HttpResponse:
-    details: Any = error.get_full_details()
-    if isinstance(details, list) and all("message" not in entry for entry in details):
-        # The errors of a list of objects, by their place.
-        details = {str(place): entry for place, entry in enumerate(details)}
-    errors = list(itertools.islice(field_errors(details), MAXIMUM_ERRORS))
+    errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
     detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
     status = status or error.status_code
@@ -151,7 +150,7 @@ def problem(
     """
     code = code or code_of(status)
     title = title_of(status)
-    detail = detail or DETAILS.get(code, f"{title}.")
+    detail = detail or DETAILS.get(code) or DETAILS.get(code_of(status), f"{title}.")
     request_id = getattr(request, "id", "")
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
     body |= {"detail": detail, "code": code, **members, "request_id": request_id}

@@ -5,7 +5,6 @@ The responses to exceptions of views, of the ORM and of Django.
 """
 
 import logging
-import re
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +25,14 @@ from django.http.request import UnreadablePostError
 from rest_framework import exceptions
 from rest_framework.fields import get_error_detail
 
-from api.errors import DETAILS, code_of, has_pages, own_arguments, problem, validation_problem
+from api.errors import (
+    UNKNOWN_OUTCOME,
+    code_of,
+    has_pages,
+    own_arguments,
+    problem,
+    validation_problem,
+)
 from api.own_errors import own_members
 from api.requests import django_request
 from api.throttling import RATES, count, rate_limit_headers
@@ -55,8 +61,9 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 # PostgreSQL is unavailable, out of connections, too slow or (InternalError) read-only.
 DATABASE_ERRORS = (OperationalError, InterfaceError, InternalError)
 DATABASE_RETRY_AFTER = 2
-# The text of `get_object_or_404`, which names the model.
-GENERIC_404 = re.compile(r"No .+ matches the given query\.")
+OUTCOME_UNKNOWN = "40003"  # SQLSTATE statement_completion_unknown, raised by ops.database
+# The libraries whose texts may name a model, a path or what a client sent.
+LIBRARIES = ("django.", "rest_framework.")
 # Django's admin raises these for a query, a selection or a cookie that does not fit its column.
 INPUT_ERRORS = (DataError, FieldError, OverflowError, ValidationError, ValueError)
 # SQLSTATEs of values that a constraint rejects by themselves. Others conflict with other rows.
@@ -97,11 +104,26 @@ def problem_for(request: HttpRequest, error: Exception) -> HttpResponse | None:
     if isinstance(error, exceptions.APIException):
         return api_problem(request, error)
     if isinstance(error, DATABASE_ERRORS):
-        logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
-        return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
+        return database_problem(request, error)
     if status := status_of(request, error):
         return problem(request, status, detail=own_text(request, error))
     return integrity_problem(request, error) if isinstance(error, IntegrityError) else None
+
+
+def database_problem(request: HttpRequest, error: Exception) -> HttpResponse:
+    """Return a 503 if nothing was done, or a 504 if a write may have been committed."""
+    logger.error("%s: %s", type(error).__name__, request.path, exc_info=error)
+    if is_outcome_unknown(error):
+        # Clients repeat any request after a 503, but after a 504 only what they may do twice.
+        return problem(request, 504, detail=UNKNOWN_OUTCOME)
+    return problem(request, 503, retry_after=DATABASE_RETRY_AFTER)
+
+
+def is_outcome_unknown(error: BaseException | None) -> bool:
+    """Return whether an error, or one during whose handling it was raised, says so."""
+    while error and getattr(error, "sqlstate", None) != OUTCOME_UNKNOWN:
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpResponse:
@@ -113,9 +135,8 @@ def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpRes
     if not isinstance(code, str) or code in DRF_CODES:
         code = code_of(status)
     own = {"code": code, **own_members(error.detail), **getattr(error, "members", {})}
-    is_default = str(error.detail) == str(type(error).default_detail) and code in DETAILS
-    if is_default or has_text_of_drf(error):
-        del own["detail"]
+    if has_text_of_drf(error):
+        own.pop("detail", None)
     wait, limit = getattr(error, "wait", None), getattr(error, "limit", None)
     headers = rate_limit_headers(*limit, reset=wait or 1) if limit else {}
     if header := getattr(error, "auth_header", None):
@@ -125,10 +146,13 @@ def api_problem(request: HttpRequest, error: exceptions.APIException) -> HttpRes
 
 def has_text_of_drf(error: exceptions.APIException) -> bool:
     """Return whether DRF wrote the text of an exception, which may repeat what a client sent."""
-    is_parse_error = isinstance(error, exceptions.ParseError)
-    return isinstance(error, DRF_TEXTS) or (
-        is_parse_error and raising_module(error).startswith("rest_framework.")
-    )
+    if isinstance(error, DRF_TEXTS):
+        return True
+    if isinstance(error, exceptions.ParseError) and raising_module(error).startswith(LIBRARIES):
+        return True
+    author: Any = next(base for base in type(error).__mro__ if "default_detail" in vars(base))
+    is_default = str(error.detail) == str(author.default_detail)
+    return is_default and author.__module__.startswith(LIBRARIES)
 
 
 def integrity_problem(request: HttpRequest, error: IntegrityError) -> HttpResponse:
@@ -159,8 +183,8 @@ def own_text(request: HttpRequest, error: Exception) -> str:
     if isinstance(error, ProtectedError | RestrictedError):
         return "The resource cannot be deleted because others refer to it."
     text = error.args[0] if isinstance(error, Http404 | PermissionDenied) and error.args else ""
-    is_own = isinstance(text, str) and not GENERIC_404.fullmatch(text) and not has_pages(request)
-    return text if is_own else ""
+    is_own = not raising_module(error).startswith(LIBRARIES) and not has_pages(request)
+    return text if is_own and isinstance(text, str) else ""
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

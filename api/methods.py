@@ -1,5 +1,6 @@
 """The methods of a route, known before its view is called."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from django.views import View
 from rest_framework.views import APIView
 
 
+@functools.cache
 def allowed_methods(view: Callable[..., Any]) -> list[str] | None:
     """
     Return a route's methods: the actions of a viewset, or the handlers of a class-based view.

@@ -164,7 +164,11 @@ class BoundedPagination(BasePagination):
                     "description": "Whether more rows may exist. A list counts up to "
                     f"{MAXIMUM_COUNT:,} rows, a search the matches among the rows that it reads.",
                 },
-                "next": link,
+                "next": {
+                    **link,
+                    "description": "The next page, or null at the end. A page of a search may have "
+                    "fewer results than `limit`, or none, before the end.",
+                },
                 "previous": link,
                 "results": schema,
             },

@@ -14,7 +14,7 @@ from drf_spectacular.utils import OpenApiResponse
 from rest_framework.exceptions import APIException
 from rest_framework.permissions import BasePermission
 
-from api.errors import CODES, DETAILS
+from api.errors import CODES, DETAILS, UNKNOWN_OUTCOME
 from api.throttling import RATES
 
 ERROR = {
@@ -59,6 +59,7 @@ DESCRIPTIONS = {
     429: "The rate limit is exceeded.",
     500: DETAILS["server_error"],
     503: "The database is unavailable, or all hashing slots are in use.",
+    504: UNKNOWN_OUTCOME,
 }
 CODES_OF_STATUS = {
     400: ["validation_error", "parse_error"],
@@ -127,6 +128,7 @@ class ProblemAutoSchema(AutoSchema):
             429: is_limited,
             500: True,
             503: True,
+            504: self.method != "GET",
         }
         return {status for status, applies in rules.items() if applies}
 
@@ -168,7 +170,15 @@ def error_response(status: int, schema: dict[str, Any], is_limited: bool) -> dic
     return response | ({"headers": headers} if headers else {})
 
 
-def add_schema_route(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+def add_own_routes(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Add the index and the schema."""
+    names = ["service", "version", "documentation", "schema"]
+    index = {
+        "type": "object",
+        "required": names,
+        "properties": {name: {"type": "string"} for name in names},
+    }
+    add_plain_route(result, "", "Get the index", "Return the paths of the documentation.", index)
     add_plain_route(
         result, "schema", "Get the schema", "Return this OpenAPI document.", {"type": "object"}
     )
@@ -180,13 +190,13 @@ def add_plain_route(
 ) -> dict[str, Any]:
     """Add the route of a plain Django view and return its operation."""
     operation: dict[str, Any] = {
-        "operationId": path.replace("/", "_"),
+        "operationId": path.replace("/", "_") or "index",
         "summary": summary,
         "description": description,
-        "tags": [path.partition("/")[0]],
+        "tags": [path.partition("/")[0] or "index"],
         "responses": {
             "200": {"description": "OK", "content": {"application/json": {"schema": schema}}}
         },
     }
-    result["paths"][f"/{settings.API_PATH}{path}"] = {"get": operation}
+    result["paths"][f"/{settings.API_PATH}{path}".rstrip("/")] = {"get": operation}
     return operation

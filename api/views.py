@@ -1,14 +1,28 @@
-"""The OpenAPI document and its Swagger UI, as plain views without authentication and limits."""
+"""The API's index, its OpenAPI document and Swagger UI: plain views without limits."""
 
 import functools
 
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import reverse
 from django.views import View
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
 
 from api.policies import PAGE_POLICY
+
+
+class IndexView(View):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return JsonResponse(
+            {
+                "service": settings.SERVICE_NAME,
+                "version": settings.VERSION,
+                "documentation": reverse("docs"),
+                "schema": reverse("schema"),
+            }
+        )
 
 
 class SchemaView(View):

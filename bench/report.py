@@ -1,11 +1,11 @@
 """Print, store and plot results."""
 
-import os
 import platform
 import statistics
 from typing import Any
 
 from bench.world import Comparison, Round
+from config.settings import CORES
 
 NUMBERS = list(Round.__dataclass_fields__)
 
@@ -46,7 +46,7 @@ def results(
 ) -> dict[str, Any]:
     return {
         "machine": {
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": CORES,
             "python": platform.python_version(),
             "system": platform.system(),
         },

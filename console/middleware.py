@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.utils.deprecation import MiddlewareMixin
+from django.utils.functional import SimpleLazyObject
 
 from api.errors import ErrorPage
 from api.middleware import GetResponse
@@ -62,6 +63,17 @@ class AuthenticationMiddleware(PagesOnly, auth.AuthenticationMiddleware):
     def __call__(self, request: HttpRequest) -> Any:
         request.user = AnonymousUser()
         return super().__call__(request)
+
+    def process_request(self, request: HttpRequest) -> None:
+        """Set the user, and when it is read `user_id`, for the log."""
+        super().process_request(request)
+        user = request.user
+
+        def read() -> Any:
+            request.user_id = user.pk  # type: ignore[attr-defined]  # read by ops.requests
+            return user
+
+        request.user = SimpleLazyObject(read)  # type: ignore[assignment]  # as Django does
 
 
 class MessageMiddleware(PagesOnly, messages.MessageMiddleware):

@@ -17,11 +17,12 @@ from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-# The complete head of a probe without a body, as it arrives in one packet.
+# The complete head of a probe, as it arrives in one packet.
 PROBE = re.compile(
     rb"(?:GET|HEAD) (?:/api/v1)?/health(?P<check>/live|/ready)? HTTP/1\.[01]\r\n.*\r\n\r\n",
     re.DOTALL,
 )
+BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding)", re.IGNORECASE)
 PEEKED_BYTES = 4096
 
 
@@ -40,19 +41,24 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
         Submit a request to the threads, a probe to a thread of its own.
 
         Searches may take all threads. A probe that waits for one would time out, and the
-        orchestrator would stop an instance that works.
+        orchestrator would stop an instance that works. No client may block the thread of probes:
+        a probe has a complete head, no body and a new connection, as orchestrators send it.
         """
+        if conn.initialized:
+            super().enqueue_req(conn)
+            return
         head = peek(conn.sock)
-        if head is None and not (conn.initialized or conn.data_ready):
+        if head is None and not conn.data_ready:
             self.wait_for_request(conn)
             return
-        request = self.pool_of(head).submit(self.handle, conn)
+        request = self.pool_of(head or b"").submit(self.handle, conn)
         request.add_done_callback(
             lambda future: self.method_queue.defer(self.finish_request, conn, future)
         )
 
-    def pool_of(self, head: bytes | None) -> Executor:
-        probe = PROBE.fullmatch(head or b"")
+    def pool_of(self, head: bytes) -> Executor:
+        """Return the threads for a request with these first bytes."""
+        probe = None if BODY.search(head) else PROBE.fullmatch(head)
         pool: Executor = self.probe_pools[probe["check"]] if probe else self.tpool
         return pool
 

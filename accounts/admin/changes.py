@@ -16,8 +16,6 @@ from accounts.models import Event, OutgoingEmail, User
 Kind = OutgoingEmail.Kind
 Change = Callable[[User], str]  # changes a locked user and returns a key of RESULTS
 
-# The event of an email that staff request and that has no event of its own; its detail is the kind.
-MAIL_REQUESTED = "mail_requested"
 RESULTS = {
     "staff": (messages.ERROR, "{number} of them are staff, whom only superusers change."),
     "deleted": (messages.WARNING, "{users} deleted meanwhile."),
@@ -86,7 +84,7 @@ def send_verification(user: User) -> str:
         return "verified"
     result = enqueue(Kind.VERIFY_EMAIL, user)
     if result == "queued":
-        Event.objects.record(MAIL_REQUESTED, user, detail=Kind.VERIFY_EMAIL)
+        Event.objects.record(Event.Kind.MAIL_REQUESTED, user, detail=Kind.VERIFY_EMAIL)
     return result
 
 

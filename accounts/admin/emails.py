@@ -6,7 +6,7 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from accounts.admin.changes import MAIL_REQUESTED, can_manage
+from accounts.admin.changes import can_manage
 from accounts.admin.pages import RecordAdmin, count, link, moment, tag
 from accounts.models import Event, OutgoingEmail, User
 
@@ -22,13 +22,6 @@ def state_tag(email: OutgoingEmail) -> SafeString:
     if email.failed_at:
         return tag("failed", "bad")
     return tag("late", "bad") if email.error else tag("waiting", "none")
-
-
-def without_entered(email: OutgoingEmail) -> OutgoingEmail:
-    """Remove what a stranger entered: titles and labels have the row's text."""
-    if email.user is None:
-        email.identity = email.address = ""
-    return email
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -78,17 +71,6 @@ class EmailAdmin(RecordAdmin):
         users = User.objects.filter(Q(username__icontains=term) | Q(email__icontains=term))
         return queryset.filter(user__in=users.values("pk")), False
 
-    def get_changelist_instance(self, request: HttpRequest) -> Any:
-        changelist = super().get_changelist_instance(request)
-        changelist.result_list = [without_entered(email) for email in changelist.result_list]
-        return changelist
-
-    def get_object(
-        self, request: HttpRequest, object_id: str, from_field: str | None = None
-    ) -> OutgoingEmail | None:
-        email: OutgoingEmail | None = super().get_object(request, object_id, from_field)
-        return without_entered(email) if email else None
-
     @admin.display(description="user")
     def whose(self, email: OutgoingEmail) -> str:
         return link("user_change", email.user, email.user_id) if email.user else ""
@@ -118,6 +100,6 @@ class EmailAdmin(RecordAdmin):
             permitted = [email for email in rows if can_manage(request, email.user)]
             number = OutgoingEmail.objects.filter(pk__in=[row.pk for row in permitted]).retry()
             for email in permitted:
-                Event.objects.record(MAIL_REQUESTED, email.user, detail=email.kind)
+                Event.objects.record(Event.Kind.MAIL_REQUESTED, email.user, detail=email.kind)
         level = messages.SUCCESS if number else messages.WARNING
         self.message_user(request, f"{count(number, 'email')} due now.", level)

@@ -86,6 +86,10 @@ class Migration(migrations.Migration):
             model_name='outgoingemail',
             index=models.Index(fields=['created_at'], name='accounts_email_created_at'),
         ),
+        migrations.AddIndex(
+            model_name='outgoingemail',
+            index=models.Index(condition=models.Q(('failed_at__isnull', False)), fields=['failed_at'], name='accounts_email_failed_at'),
+        ),
         migrations.AddConstraint(
             model_name='outgoingemail',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(models.Q(('identity', '')), models.Q(('address', ''), _negated=True)), models.Q(models.Q(('identity', ''), _negated=True), ('address', '')), _connector='OR'), name='accounts_email_has_recipient'),

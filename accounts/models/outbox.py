@@ -221,6 +221,11 @@ class OutgoingEmail(models.Model):
             models.Index(Lower("address"), name="accounts_email_address"),
             models.Index(fields=["user", "-created_at"], name="accounts_email_of_user"),
             models.Index(fields=["created_at"], name="accounts_email_created_at"),
+            models.Index(
+                fields=["failed_at"],
+                condition=models.Q(failed_at__isnull=False),
+                name="accounts_email_failed_at",
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -235,7 +240,7 @@ class OutgoingEmail(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} to {self.address or 'an entered identity'}"
+        return str(self.get_kind_display())  # The recipient may be what a stranger entered.
 
     @property
     def is_pointless(self) -> bool:

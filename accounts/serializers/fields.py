@@ -78,9 +78,6 @@ class TicketField(serializers.Field[Ticket, Any, Any, Any]):
         except TicketError as error:
             raise serializers.ValidationError([TICKET_NOT_VALID]) from error
 
-    def to_representation(self, value: Ticket) -> str:
-        return value.token
-
 
 def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:
     """Check a password against its user's attributes, which are validated ones."""

@@ -220,7 +220,7 @@ class TestSessions:
             assert "1 session" in page
             assert f">{device}</a>" in page
 
-    def test_its_state_is_told_in_words(self, user: User, sign_in: SignIn) -> None:
+    def test_its_state_is_shown_in_words(self, user: User, sign_in: SignIn) -> None:
         sign_in(user)
         session = user.sessions.get()
         assert session.state == "active"

@@ -22,7 +22,7 @@ def run(*command: str, **options: object) -> str:
 
 
 class TestPruneSessions:
-    def test_it_says_what_it_would_delete_and_deletes_it(
+    def test_it_reports_what_it_would_delete_and_deletes_it(
         self, user: User, make_user: Callable[..., User], sign_in: SignIn
     ) -> None:
         browser = Client()
@@ -94,6 +94,6 @@ class TestCreateSuperuser:
         assert User.objects.count() == 2
 
 
-def test_a_name_that_is_taken_is_for_the_database_to_refuse(user: User) -> None:
+def test_the_database_rejects_a_taken_name(user: User) -> None:
     with pytest.raises(IntegrityError, match="accounts_user_username_unique"):
         User.objects.create_user("Alice", "other@example.com", PASSWORD)

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Group, Permission
 from django.test import Client
 from rest_framework.test import APIClient
 
-from accounts.models import Event, User
+from accounts.models import Event, Session, User
 from conftest import API, PASSWORD, SignIn
 
 NEW = "a rainy night in June"
@@ -240,6 +240,58 @@ class TestSupport:
         user.refresh_from_db()
         assert (user.is_active, user.must_change_password) == (True, False)
 
+    @pytest.mark.parametrize(
+        ("path", "body", "ends_all"),
+        [
+            ("user/{user}/end-session/{session}/", {}, False),
+            ("user/{user}/end-sessions/", {}, True),
+            ("user/", {"action": "end_sessions", "_selected_action": "{user}"}, True),
+            ("session/", {"action": "end", "_selected_action": "{session}"}, False),
+            ("session/", {"action": "end_all_of_users", "_selected_action": "{session}"}, True),
+        ],
+    )
+    @pytest.mark.parametrize("may_end", [True, False])
+    def test_it_ends_sessions_of_superusers_in_every_way(
+        self,
+        staff: Callable[..., Client],
+        sign_in: SignIn,
+        path: str,
+        body: dict[str, str],
+        *,
+        ends_all: bool,
+        may_end: bool,
+    ) -> None:
+        console = staff(name="root")
+        device = sign_in(User.objects.get(username="root"))
+        session = Session.objects.get()
+        browser = staff("Support", "susan")
+        if not may_end:
+            Group.objects.get(name="Support").permissions.through.objects.filter(
+                permission__codename="end_session"
+            ).delete()
+        keys = {"user": session.user_id, "session": session.pk}
+        form = {name: value.format(**keys) for name, value in body.items()} | {"confirmed": "yes"}
+
+        browser.post(f"/admin/accounts/{path.format(**keys)}", form)
+
+        assert device.get(f"{API}/users/me").status_code == (401 if may_end else 200)
+        is_signed_in = console.get("/admin/").status_code == 200
+        assert is_signed_in == (not (ends_all and may_end))
+
+    def test_it_does_nothing_else_to_a_superuser(self, staff: Callable[..., Client]) -> None:
+        staff(name="root")
+        root = User.objects.get(username="root")
+        browser = staff("Support", "susan")
+
+        for path in ("change", "password", "delete", "set/deactivate", "set/force-password-change"):
+            page = f"/admin/accounts/user/{root.pk}/{path}/"
+            assert browser.post(page, {"username": "x", "post": "yes"}).status_code == 403
+        for action in ("deactivate", "force_password_change", "delete_selected"):
+            body = {"action": action, "_selected_action": [root.pk], "post": "yes"}
+            browser.post("/admin/accounts/user/", body)
+
+        assert User.objects.filter(pk=root.pk, is_active=True, must_change_password=False).exists()
+
     def test_the_api_knows_the_same_permissions(
         self, staff: Callable[..., Client], user: User, sign_in: SignIn
     ) -> None:
@@ -339,7 +391,7 @@ class TestDoor:
             ("signed_in", "boss"), ("signed_out", "boss"),
         ]  # fmt: skip
 
-    def test_a_forced_change_is_told_and_done_through_the_api(
+    def test_a_forced_change_is_reported_and_made_through_the_api(
         self, make_user: Callable[..., User], client: APIClient
     ) -> None:
         make_user("boss", is_staff=True, must_change_password=True)

@@ -46,7 +46,7 @@ def lose_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestSignIn:
-    def test_it_says_from_where_and_in_which_request(self, user: User, sign_in: SignIn) -> None:
+    def test_it_has_the_address_and_the_request(self, user: User, sign_in: SignIn) -> None:
         sign_in(
             user, HTTP_USER_AGENT=FIREFOX, REMOTE_ADDR="192.0.2.7", HTTP_X_REQUEST_ID="request-7"
         )
@@ -64,7 +64,7 @@ class TestSignIn:
         marks = Event.objects.filter(kind="signed_in").order_by("id")
         assert list(marks.values_list("is_new_device", flat=True)) == [True, True, False]
 
-    def test_refusals_have_a_reason(self, client: APIClient, user: User) -> None:
+    def test_rejections_have_a_reason(self, client: APIClient, user: User) -> None:
         log_in(client, "wrong")
         user.is_active = False
         user.save()
@@ -377,7 +377,7 @@ def forced(make_user: Callable[..., User]) -> User:
 class TestForcedChange:
     change = {"identity": "ALICE@example.com", "current_password": PASSWORD, "new_password": NEW}
 
-    def test_the_right_password_is_told_and_the_wrong_one_is_not(
+    def test_only_the_right_password_learns_of_the_required_change(
         self, client: APIClient, forced: User
     ) -> None:
         right = client.post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
@@ -401,7 +401,7 @@ class TestForcedChange:
         assert forced.must_change_password
         assert Event.objects.latest("id").detail == "password unchanged"
 
-    def test_it_is_demanded_of_a_signed_in_user_too(self, user: User, sign_in: SignIn) -> None:
+    def test_it_is_required_of_a_signed_in_user_too(self, user: User, sign_in: SignIn) -> None:
         device = sign_in(user)
         User.objects.update(must_change_password=True)
         body = {"current_password": PASSWORD, "new_password": PASSWORD}
@@ -468,7 +468,7 @@ class TestForcedChange:
             ({"identity": 7}, 400, "validation_error"),
         ],
     )
-    def test_it_is_refused_like_a_login(
+    def test_it_is_rejected_like_a_login(
         self, client: APIClient, forced: User, changed: dict[str, object], status: int, code: str
     ) -> None:
         response = client.post(f"{API}/auth/password", self.change | changed)

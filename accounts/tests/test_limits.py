@@ -42,7 +42,7 @@ def assert_is_limited(response: Any, name: str, quota: int, window: int) -> None
 
 
 class TestAddress:
-    def test_the_sixth_in_a_minute_is_refused(self, client: APIClient, user: User) -> None:
+    def test_the_sixth_in_a_minute_is_rejected(self, client: APIClient, user: User) -> None:
         responses = [login(client) for _ in range(6)]
 
         assert [response.status_code for response in responses] == [401] * 5 + [429]
@@ -51,14 +51,14 @@ class TestAddress:
         assert {r.headers["RateLimit-Policy"] for r in responses} == {'"auth";q=5;w=60'}
         assert_is_limited(responses[-1], "auth", 5, 60)
 
-    def test_the_right_password_is_refused_as_well(self, client: APIClient, user: User) -> None:
+    def test_the_right_password_is_rejected_as_well(self, client: APIClient, user: User) -> None:
         for _ in range(5):
             login(client)
 
         assert login(client, password=PASSWORD).status_code == 429
         assert not Session.objects.exists()
 
-    def test_waiting_as_long_as_told_is_enough(
+    def test_waiting_for_retry_after_is_enough(
         self, client: APIClient, user: User, settings: Settings
     ) -> None:
         settings.AUTH_RATE_LIMIT = (1, 2)
@@ -456,7 +456,7 @@ class TestClientAddress:
             (1, ":" * 4000, "127.0.0.1"),
         ],
     )
-    def test_the_proxies_say_who_is_there(
+    def test_the_trusted_proxies_name_the_client(
         self,
         user: User,
         sign_in: SignIn,
@@ -649,7 +649,7 @@ class TestLoginFailures:
         assert len(hashed) == 3
 
 
-def test_every_refusal_hashes_one_password(
+def test_every_rejection_hashes_one_password(
     client: APIClient, user: User, stranger: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     User.objects.filter(pk=stranger.pk).update(is_active=False)

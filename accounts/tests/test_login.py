@@ -29,7 +29,7 @@ def test_any_letter_case_of_the_identity_signs_in(
     assert user.sessions.count() == 1
 
 
-def test_the_answer_is_a_pair_that_says_nothing_personal(client: APIClient, user: User) -> None:
+def test_the_response_is_a_pair_without_personal_data(client: APIClient, user: User) -> None:
     response = login(client, "alice")
 
     body = response.json()
@@ -93,7 +93,7 @@ def test_a_device_is_named_by_the_first_512_characters() -> None:
     assert device_name(" " * 512 + agent) == "Unknown device"
 
 
-def test_refusals_are_alike(client: APIClient, user: User, stranger: User) -> None:
+def test_rejections_are_alike(client: APIClient, user: User, stranger: User) -> None:
     User.objects.filter(pk=stranger.pk).update(is_active=False)
     header = {"HTTP_X_REQUEST_ID": "same"}
 
@@ -121,7 +121,7 @@ def test_refusals_are_alike(client: APIClient, user: User, stranger: User) -> No
         ({"identity": "alice", "password": "\x00" * 9}, "password"),
     ],
 )
-def test_a_body_of_the_wrong_shape_is_told_so(
+def test_a_body_of_the_wrong_shape_is_reported(
     client: APIClient, user: User, body: dict[str, Any], field: str
 ) -> None:
     response = client.post(f"{API}/auth/login", body)

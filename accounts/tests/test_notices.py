@@ -65,13 +65,6 @@ class TestPassword:
 
         assert notices("password_changed") == [ADDRESS] * is_verified
 
-    def test_a_change_by_staff(self, console: Client, user: User, is_verified: bool) -> None:
-        form = {"password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
-        console.post(f"/admin/accounts/user/{user.pk}/password/", form)
-
-        assert User.objects.get(pk=user.pk).check_password(NEW_PASSWORD)
-        assert notices("password_changed") == [ADDRESS] * is_verified
-
     def test_a_reset_verifies_the_address_that_its_notice_goes_to(
         self, user: User, is_verified: bool
     ) -> None:

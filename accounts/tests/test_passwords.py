@@ -74,7 +74,7 @@ class TestChange:
             (None, "null"),
         ],
     )
-    def test_a_weak_new_password_is_told_by_its_code(
+    def test_a_weak_new_password_is_reported_by_its_code(
         self, user: User, sign_in: SignIn, new: Any, code: str
     ) -> None:
         response = change(sign_in(user), new=new)
@@ -164,7 +164,7 @@ class TestChange:
         user.refresh_from_db()
         assert verify(user, PASSWORD)
 
-    def test_people_are_told_the_rules(self) -> None:
+    def test_the_rules_are_shown(self) -> None:
         assert any("128" in text for text in password_validators_help_texts())
 
     def test_changepassword_ends_every_session(
@@ -318,7 +318,7 @@ class TestHashing:
 
         turns.release(5)
 
-    def test_more_than_may_wait_are_turned_away_and_not_counted(
+    def test_logins_beyond_the_queue_are_rejected_and_not_counted(
         self, bcrypt: None, client: APIClient, user: User, settings: Settings
     ) -> None:
         settings.LOGIN_FAILURE_LIMIT = (1, 900)

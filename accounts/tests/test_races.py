@@ -101,7 +101,7 @@ def test_16_registrations_of_one_name_make_one_user() -> None:
             assert {error["code"] for error in response.json()["errors"]} == {"unique"}
 
 
-def test_a_name_that_was_taken_just_now_is_told_by_its_field(
+def test_a_name_that_was_taken_just_now_is_reported_by_its_field(
     user: User, stranger: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = sign_in(stranger)
@@ -118,7 +118,7 @@ def test_a_name_that_was_taken_just_now_is_told_by_its_field(
     assert User.objects.count() == 2
 
 
-def test_two_who_take_one_name_at_once_are_told_apart(
+def test_of_two_who_take_one_name_at_once_one_is_rejected(
     user: User, stranger: User, sign_in: SignIn
 ) -> None:
     devices = {one: sign_in(one) for one in (user, stranger)}
@@ -188,7 +188,7 @@ def change_after_verifying(monkeypatch: pytest.MonkeyPatch, change: Callable[[Us
     monkeypatch.setattr(User, "check_password", check_password)
 
 
-def test_a_login_that_hashes_while_a_new_password_is_demanded_gets_no_pair(
+def test_a_login_that_hashes_while_a_new_password_is_required_gets_no_pair(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_after_verifying(monkeypatch, force_password_change)
@@ -199,7 +199,7 @@ def test_a_login_that_hashes_while_a_new_password_is_demanded_gets_no_pair(
     assert not Session.objects.exists()
 
 
-def test_the_same_password_is_rejected_where_another_is_demanded_meanwhile(
+def test_the_same_password_is_rejected_where_another_is_required_meanwhile(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_after_verifying(monkeypatch, force_password_change)

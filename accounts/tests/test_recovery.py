@@ -10,7 +10,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
 from accounts import passwords
-from accounts.models import Event, OutgoingEmail, Session, Ticket, User
+from accounts.models import Event, OutgoingEmail, Session, SessionQuerySet, Ticket, User
 from conftest import API, PASSWORD, SignIn
 from tests.rig.lifecycle import (
     NEW_PASSWORD,
@@ -354,6 +354,25 @@ class TestForced:
 
         assert response.status_code == 401
         assert "reset_token" not in response.json()
+        assert not Ticket.objects.exists()
+
+    def test_a_user_deactivated_meanwhile_gets_no_token(
+        self, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start = SessionQuerySet.start
+
+        def start_and_deactivate(self: SessionQuerySet, user: User, **kwargs: Any) -> Session:
+            try:
+                return start(self, user, **kwargs)
+            finally:
+                User.objects.filter(pk=user.pk).update(is_active=False)
+
+        User.objects.filter(pk=user.pk).update(must_change_password=True)
+        monkeypatch.setattr(SessionQuerySet, "start", start_and_deactivate)
+
+        response = login(PASSWORD)
+
+        assert (response.status_code, response.json()["code"]) == (401, "invalid_credentials")
         assert not Ticket.objects.exists()
 
     def test_every_reset_ends_the_sessions(self, user: User, sign_in: SignIn) -> None:

@@ -23,14 +23,14 @@ def refresh(client: APIClient, token: Any) -> Any:
     return client.post(f"{API}/auth/refresh", {"refresh_token": token})
 
 
-def assert_is_refused(response: Any) -> None:
+def assert_is_rejected(response: Any) -> None:
     assert response.status_code == 401
     assert response.json()["code"] == "token_not_valid"
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
 class TestRotation:
-    def test_a_refresh_answers_a_new_pair_of_the_same_session(
+    def test_a_refresh_returns_a_new_pair_of_the_same_session(
         self, client: APIClient, user: User, sign_in: SignIn
     ) -> None:
         first = sign_in(user).tokens
@@ -97,23 +97,23 @@ class TestReplay:
         device, other = sign_in(user), sign_in(user)
         pair = refresh(client, device.tokens["refresh_token"]).json()
 
-        assert_is_refused(refresh(client, device.tokens["refresh_token"]))
+        assert_is_rejected(refresh(client, device.tokens["refresh_token"]))
 
         ended = user.sessions.get(ended_at__isnull=False)
         assert ended.end_reason == "token_reuse"
-        assert_is_refused(refresh(client, pair["refresh_token"]))
+        assert_is_rejected(refresh(client, pair["refresh_token"]))
         assert device.get(f"{API}/users/me").status_code == 401
         assert other.get(f"{API}/users/me").status_code == 200
         assert refresh(client, other.tokens["refresh_token"]).status_code == 200
 
     @pytest.mark.django_db(transaction=True)
-    def test_the_end_is_committed_although_the_answer_is_a_refusal(
+    def test_the_end_is_committed_although_the_response_is_an_error(
         self, client: APIClient, user: User, sign_in: SignIn
     ) -> None:
         token = sign_in(user).tokens["refresh_token"]
         refresh(client, token)
 
-        assert_is_refused(refresh(client, token))
+        assert_is_rejected(refresh(client, token))
 
         assert user.sessions.get().end_reason == "token_reuse"
 
@@ -123,7 +123,7 @@ class TestReplay:
         device = sign_in(user)
         device.post(f"{API}/auth/logout")
 
-        assert_is_refused(refresh(client, device.tokens["refresh_token"]))
+        assert_is_rejected(refresh(client, device.tokens["refresh_token"]))
 
         assert user.sessions.get().end_reason == "logout"
 
@@ -134,7 +134,7 @@ class TestReplay:
         session = user.sessions.get()
         spent = write_refresh(session, token_id=session.pk, expires_at=timezone.now())
 
-        assert_is_refused(refresh(client, spent))
+        assert_is_rejected(refresh(client, spent))
 
         assert user.sessions.active().exists()
 
@@ -144,27 +144,27 @@ class TestReplay:
         sign_in(user)
         forged = write_refresh(user.sessions.get(), user_id=stranger.pk)
 
-        assert_is_refused(refresh(client, forged))
+        assert_is_rejected(refresh(client, forged))
 
         assert user.sessions.active().exists()
 
-    def test_an_expired_session_is_a_plain_refusal(
+    def test_an_expired_session_is_rejected_without_more(
         self, client: APIClient, user: User, sign_in: SignIn
     ) -> None:
         token = sign_in(user).tokens["refresh_token"]
         user.sessions.update(expires_at=Now())
 
-        assert_is_refused(refresh(client, token))
+        assert_is_rejected(refresh(client, token))
 
         assert user.sessions.get().ended_at is None
 
-    def test_a_user_deactivated_behind_the_models_back_is_refused(
+    def test_a_user_deactivated_by_sql_is_rejected(
         self, client: APIClient, user: User, sign_in: SignIn
     ) -> None:
         device = sign_in(user)
         User.objects.update(is_active=False)
 
-        assert_is_refused(refresh(client, device.tokens["refresh_token"]))
+        assert_is_rejected(refresh(client, device.tokens["refresh_token"]))
         assert device.get(f"{API}/users/me").status_code == 401
 
 
@@ -177,7 +177,7 @@ class TestGrace:
     def grace(self, strict: None, settings: Settings) -> None:
         settings.REFRESH_GRACE = timedelta(seconds=10)
 
-    def test_the_token_spent_last_is_answered_with_the_current_one(
+    def test_the_previous_token_returns_the_current_one(
         self, client: APIClient, user: User, sign_in: SignIn
     ) -> None:
         first = sign_in(user).tokens["refresh_token"]
@@ -196,7 +196,7 @@ class TestGrace:
         refresh(client, first)
         user.sessions.update(last_used_at=F("last_used_at") - timedelta(seconds=11))
 
-        assert_is_refused(refresh(client, first))
+        assert_is_rejected(refresh(client, first))
 
         assert user.sessions.get().end_reason == "token_reuse"
 
@@ -206,7 +206,7 @@ class TestGrace:
         first = sign_in(user).tokens["refresh_token"]
         refresh(client, refresh(client, first).json()["refresh_token"])
 
-        assert_is_refused(refresh(client, first))
+        assert_is_rejected(refresh(client, first))
 
         assert user.sessions.get().end_reason == "token_reuse"
 
@@ -249,7 +249,7 @@ class TestMaximumAge:
         user.sessions.update(created_at=Now() - timedelta(days=2))
         settings.SESSION_MAX_AGE = timedelta(days=1)
 
-        assert_is_refused(refresh(client, token))
+        assert_is_rejected(refresh(client, token))
 
         assert user.sessions.get().ended_at is None
 

@@ -88,7 +88,7 @@ class TestEnd:
             reset_limits()
         assert other.get(f"{API}/users/me").status_code == 200
 
-    def test_one_that_is_over_is_not_found(self, user: User, sign_in: SignIn) -> None:
+    def test_an_ended_session_is_not_found(self, user: User, sign_in: SignIn) -> None:
         device, other = sign_in(user), sign_in(user)
         other.post(f"{API}/auth/logout")
 
@@ -164,9 +164,7 @@ class TestDeactivation:
 
 
 class TestPrune:
-    def test_it_removes_what_has_been_over_for_long_in_batches(
-        self, user: User, sign_in: SignIn
-    ) -> None:
+    def test_it_deletes_what_ended_long_ago_in_batches(self, user: User, sign_in: SignIn) -> None:
         sign_in(user)
         live = sign_in(user)
         for _ in range(3):

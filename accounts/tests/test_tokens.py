@@ -42,7 +42,7 @@ def sign(claims: Any, secret: str = ACCESS_SECRET, algorithm: str = "HS256") -> 
     return b".".join([text, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
-def assert_is_refused(response: Any) -> None:
+def assert_is_rejected(response: Any) -> None:
     assert response.status_code == 401, response.content
     assert response.json()["code"] == "token_not_valid"
     assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -78,12 +78,12 @@ class TestAccess:
     @pytest.mark.parametrize(
         "pattern", ["Bearer {0},Bearer {0}", "Bearer {0},Basic x", "Basic x,Bearer {0}"]
     )
-    def test_two_headers_are_refused(
+    def test_two_headers_are_rejected(
         self, client: APIClient, claims: dict[str, Any], pattern: str
     ) -> None:
         header = pattern.format(sign(claims))
 
-        assert_is_refused(client.get(f"{API}/users/me", HTTP_AUTHORIZATION=header))
+        assert_is_rejected(client.get(f"{API}/users/me", HTTP_AUTHORIZATION=header))
 
     @pytest.mark.parametrize(
         "token",
@@ -100,23 +100,23 @@ class TestAccess:
         ],
     )
     def test_garbage_is_rejected(self, client: APIClient, db: None, token: str) -> None:
-        assert_is_refused(present(client, token))
+        assert_is_rejected(present(client, token))
 
     @pytest.mark.parametrize("claim", ["sub", "sid", "jti", "iat", "exp", "token_type"])
-    def test_a_missing_claim_is_refused(
+    def test_a_missing_claim_is_rejected(
         self, client: APIClient, claims: dict[str, Any], claim: str
     ) -> None:
         del claims[claim]
 
-        assert_is_refused(present(client, sign(claims)))
+        assert_is_rejected(present(client, sign(claims)))
 
     @pytest.mark.parametrize("claim", ["sub", "sid", "jti", "iat", "exp", "token_type"])
-    def test_a_claim_of_the_wrong_kind_is_refused(
+    def test_a_claim_of_the_wrong_type_is_rejected(
         self, client: APIClient, claims: dict[str, Any], claim: str
     ) -> None:
         for odd in ODD:
             if (claim, odd) != ("iat", 7):  # `iat` has to be a time; when is not judged.
-                assert_is_refused(present(client, sign({**claims, claim: odd})))
+                assert_is_rejected(present(client, sign({**claims, claim: odd})))
 
     @pytest.mark.parametrize(
         ("claim", "value"),
@@ -133,47 +133,47 @@ class TestAccess:
             ("jti", "00000000-0000-0000-0000-000000000000"),
         ],
     )
-    def test_a_claim_beyond_its_bounds_is_refused(
+    def test_a_claim_beyond_its_bounds_is_rejected(
         self, client: APIClient, claims: dict[str, Any], claim: str, value: Any
     ) -> None:
-        assert_is_refused(present(client, sign({**claims, claim: value})))
+        assert_is_rejected(present(client, sign({**claims, claim: value})))
 
     @pytest.mark.parametrize("payload", [[], "x", 1, None, [[[]]]])
-    def test_a_payload_that_is_no_object_is_refused(
+    def test_a_payload_that_is_no_object_is_rejected(
         self, client: APIClient, db: None, payload: Any
     ) -> None:
-        assert_is_refused(present(client, sign(payload)))
+        assert_is_rejected(present(client, sign(payload)))
 
-    def test_a_session_of_another_or_of_none_is_refused(
+    def test_a_session_of_another_or_of_none_is_rejected(
         self, client: APIClient, claims: dict[str, Any], stranger: User
     ) -> None:
-        assert_is_refused(present(client, sign({**claims, "sub": str(stranger.pk)})))
-        assert_is_refused(present(client, sign({**claims, "sid": str(uuid.uuid4())})))
+        assert_is_rejected(present(client, sign({**claims, "sub": str(stranger.pk)})))
+        assert_is_rejected(present(client, sign({**claims, "sid": str(uuid.uuid4())})))
 
     def test_only_its_own_secret_type_and_algorithm_count(
         self, client: APIClient, claims: dict[str, Any]
     ) -> None:
         none = jwt.encode(claims, None, algorithm="none")
 
-        assert_is_refused(present(client, sign(claims, REFRESH_SECRET)))
-        assert_is_refused(present(client, sign(claims, settings.SECRET_KEY)))
-        assert_is_refused(present(client, sign({**claims, "token_type": "refresh"})))
-        assert_is_refused(present(client, sign(claims, algorithm="HS512")))
-        assert_is_refused(present(client, none))
+        assert_is_rejected(present(client, sign(claims, REFRESH_SECRET)))
+        assert_is_rejected(present(client, sign(claims, settings.SECRET_KEY)))
+        assert_is_rejected(present(client, sign({**claims, "token_type": "refresh"})))
+        assert_is_rejected(present(client, sign(claims, algorithm="HS512")))
+        assert_is_rejected(present(client, none))
 
     def test_the_end_is_judged_without_leeway_and_the_beginning_not_at_all(
         self, client: APIClient, claims: dict[str, Any]
     ) -> None:
         now = int(time.time())
 
-        assert_is_refused(present(client, sign({**claims, "exp": now})))
+        assert_is_rejected(present(client, sign({**claims, "exp": now})))
         ahead = {**claims, "iat": now + 3600, "nbf": now + 3600}
         assert present(client, sign(ahead)).status_code == 200
 
 
 class TestRefresh:
     @pytest.mark.parametrize("token", [None, 7, ["x"], {}, "", "abc", "x" * 3000])
-    def test_what_is_no_token_is_refused(self, client: APIClient, db: None, token: Any) -> None:
+    def test_what_is_no_token_is_rejected(self, client: APIClient, db: None, token: Any) -> None:
         response = client.post(f"{API}/auth/refresh", {"refresh_token": token})
 
         assert response.status_code in {400, 401}
@@ -185,11 +185,11 @@ class TestRefresh:
 
         response = client.post(f"{API}/auth/refresh", {"refresh_token": pair["access_token"]})
 
-        assert_is_refused(response)
+        assert_is_rejected(response)
         assert user.sessions.active().exists()
-        assert_is_refused(present(client, pair["refresh_token"]))
+        assert_is_rejected(present(client, pair["refresh_token"]))
 
-    def test_odd_claims_are_refused(
+    def test_odd_claims_are_rejected(
         self, client: APIClient, claims: dict[str, Any], settings: Any
     ) -> None:
         settings.AUTH_RATE_LIMIT = (1000, 60)
@@ -200,7 +200,7 @@ class TestRefresh:
                     continue
                 token = sign({**claims, claim: odd}, REFRESH_SECRET)
                 response = client.post(f"{API}/auth/refresh", {"refresh_token": token})
-                assert_is_refused(response)
+                assert_is_rejected(response)
 
 
 class TestSecrets:

@@ -89,7 +89,7 @@ class TestRegistration:
             ({"password": "bob@example.com"}, "password", "password_too_similar"),
         ],
     )
-    def test_bad_values_are_told_by_field_and_code(
+    def test_invalid_values_are_reported_by_field_and_code(
         self, client: APIClient, db: None, changes: Any, field: str, code: str | None
     ) -> None:
         response = register(client, **changes)
@@ -101,7 +101,7 @@ class TestRegistration:
         assert code is None or errors(response)[field] == code
         assert not User.objects.exists()
 
-    def test_every_fault_is_told_at_once(self, client: APIClient, db: None) -> None:
+    def test_every_fault_is_reported_at_once(self, client: APIClient, db: None) -> None:
         response = register(client, username="x", password="123", email="x")
 
         assert set(errors(response)) == {"username", "password", "email"}
@@ -115,7 +115,7 @@ class TestRegistration:
         assert user.pk != 7
         assert (user.is_staff, user.is_superuser, user.is_active) == (False, False, True)
 
-    def test_a_bad_token_is_refused_here_too(self, client: APIClient, db: None) -> None:
+    def test_an_invalid_token_is_rejected_here_too(self, client: APIClient, db: None) -> None:
         client.credentials(HTTP_AUTHORIZATION="Bearer garbage")
 
         response = register(client)
@@ -180,7 +180,7 @@ class TestUpdate:
         assert (user.is_staff, user.is_active) == (False, True)
         assert device.get(f"{API}/users/me").status_code == 200
 
-    def test_a_taken_name_is_refused(self, user: User, stranger: User, sign_in: SignIn) -> None:
+    def test_a_taken_name_is_rejected(self, user: User, stranger: User, sign_in: SignIn) -> None:
         response = sign_in(user).patch(f"{API}/users/{user.pk}", {"username": "MALLORY"})
 
         assert errors(response) == {"username": "unique"}

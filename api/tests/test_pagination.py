@@ -209,6 +209,14 @@ class TestCursors:
         with pytest.raises(ValidationError):
             read(Article.objects.all(), cursor=tampered)
 
+    @pytest.mark.parametrize(
+        "parameters",
+        [{"cursor": "x", "page": "1"}, {"page": "0"}, {"page": "x"}, {"limit": "101"}],
+    )
+    def test_an_invalid_parameter_is_rejected(self, db: None, parameters: dict[str, str]) -> None:
+        with pytest.raises(ValidationError):
+            read(Article.objects.order_by("title"), **parameters)
+
 
 def rows_read(call: Callable[[], Any], table: str) -> int:
     """Count the rows of a table that PostgreSQL reads for a call."""
@@ -226,6 +234,7 @@ def rows_read(call: Callable[[], Any], table: str) -> int:
 TABLES = ["articles_article", "accounts_session", "accounts_event"]
 
 
+@pytest.mark.heavy
 class TestStatistics:
     """Rows of an owner without statistics, because they are newer than the last ANALYZE."""
 

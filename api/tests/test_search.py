@@ -18,7 +18,7 @@ ARTICLES = """
            || CASE WHEN n %% 3 = 0 THEN ' lamp' ELSE '' END
            || CASE WHEN n %% 499 = 0 THEN ' zirconium' ELSE '' END
            || CASE WHEN n <= %s THEN ' ancient' ELSE ' modern' END,
-           '', n, timestamptz '2026-01-01' + n * interval '1 s', now()
+           repeat('x', 200), n, timestamptz '2026-01-01' + n * interval '1 s', now()
       FROM generate_series(1, %s) n
 """
 SEARCHED = "/searched"
@@ -29,6 +29,8 @@ def articles(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.search.SEARCH_ROWS", ROWS)
     monkeypatch.setattr("api.search.SAMPLE_PAGES", 5)
     with connection.cursor() as cursor:
+        # A sample of a table that rows of earlier tests have bloated would find none.
+        cursor.execute("TRUNCATE articles_article")
         cursor.execute(ARTICLES, [user.pk, TABLE // 2, TABLE])
         cursor.execute("ANALYZE articles_article")
 
@@ -87,6 +89,18 @@ def test_pages_of_a_bounded_search_end_and_a_cursor_leads_on(
     assert "page=2" in pages[0].json()["next"]
     assert len(pages[1].json()["results"]) == ROWS // 2 - 40
     assert "cursor=" in pages[1].json()["next"]
+
+
+def test_a_short_list_is_searched_whole_behind_a_cursor_too(
+    client: APIClient, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.pagination.MAXIMUM_COUNT", 2)
+    for amount in range(5):
+        Article.objects.create(owner=user, title="Brass lamp", amount=amount)
+
+    found = walk(client, {"search": "lamp", "limit": 1, "ordering": "amount"})
+
+    assert found == list(Article.objects.order_by("amount").values_list("pk", flat=True))
 
 
 def test_rare_matches_within_the_queryset_are_counted(

@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.db.models.functions import Upper
 
 from api.text import LineField, MultilineField, check_text, is_invisible, normalize_line
+from tests.articles.models import Article
 
 
 @pytest.mark.parametrize(
@@ -121,3 +123,13 @@ def test_a_control_character_at_the_end_is_not_trimmed(character: str) -> None:
 @pytest.mark.parametrize("blank", " \t\r\n\u00a0\u1680\u2003\u3000")
 def test_blanks_at_the_ends_are_trimmed(blank: str) -> None:
     assert normalize_line(f"{blank}Lamp{blank}", 200) == "Lamp"
+
+
+def test_an_expression_is_stored_as_it_is(user: Any) -> None:
+    article = Article.objects.create(owner=user, title=" Lamp ", amount=1)
+    article.title = Upper("title")
+    article.save()
+
+    article.refresh_from_db()
+
+    assert article.title == "LAMP"

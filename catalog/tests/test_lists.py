@@ -216,7 +216,7 @@ class TestCursors:
         """Let pages end after 20 rows instead of 10,000."""
         monkeypatch.setattr("api.pagination.MAXIMUM_COUNT", 20)
 
-    def test_the_count_stops_and_says_so(self, client: APIClient, user: User) -> None:
+    def test_the_count_stops_and_the_response_tells_it(self, client: APIClient, user: User) -> None:
         add(user, 20)
         exact = client.get(PRODUCT).json()
         add(user, 1)

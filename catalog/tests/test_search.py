@@ -225,6 +225,7 @@ class TestWords:
         assert len(accepted) > 100_000
 
 
+@pytest.mark.heavy
 class TestBounds:
     def test_a_search_reads_a_bounded_number_of_rows(
         self, client: APIClient, products: None

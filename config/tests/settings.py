@@ -20,5 +20,6 @@ from tests.rig.settings import *  # noqa: E402, F403 - after the environment is 
 # Other tests cover production hashing.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
-# A foreign app, whose tests mount its routes (tests/service/guest).
+# A second alias of the test database, and a foreign app (tests/service/guest).
+DATABASES["second"] = {**DATABASES["default"], "TEST": {"MIRROR": "default"}}  # noqa: F405 - above
 INSTALLED_APPS = [*INSTALLED_APPS, "django_filters", "tests.service.guest"]  # noqa: F405 - above

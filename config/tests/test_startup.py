@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.contained import context
 from tests.rig.gunicorn import database_url
 from tests.rig.machine import ROOT, free_port, wait_for
+
+pytestmark = pytest.mark.heavy
 
 EXAMPLE = (ROOT / ".env.example").read_text()
 VARIABLES = re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE)
@@ -104,12 +107,10 @@ def test_one_fault_is_reported_in_the_singular() -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A copy of the project, in which a test can have a .env."""
-    for name in re.findall("^!(.+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE):
-        if (ROOT / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, tmp_path)
+    for path in context(ROOT):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     return tmp_path
 
 
@@ -184,16 +185,20 @@ def test_every_line_of_a_start_in_production_is_json(level: str, clone: Path) ->
     lines = GOOD | {"WEB_CONCURRENCY": "2", "HOST": "127.0.0.1", "LOG_LEVEL": level}
     lines["PORT"] = str(free_port())
     log = clone / "log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            GUNICORN,
-            cwd=clone, env=inherited() | lines, stdout=output, stderr=output,
-        )  # fmt: skip
-        wait_for(int(lines["PORT"]), log)
-        with urllib.request.urlopen(f"http://127.0.0.1:{lines['PORT']}/health/live") as response:
-            assert response.status == 200
-        process.terminate()
-        assert process.wait(timeout=40) == 0
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            GUNICORN, cwd=clone, env=inherited() | lines, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            wait_for(int(lines["PORT"]), log)
+            url = f"http://127.0.0.1:{lines['PORT']}/health/live"
+            with urllib.request.urlopen(url) as response:
+                assert response.status == 200
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
     assert not (clone / "staticfiles").exists()
     messages = [json.loads(line)["message"] for line in log.read_text().splitlines()]

@@ -22,6 +22,7 @@ SUPPORT = ["view_user", "view_session", "end_session", "view_event"]
 pytestmark = [
     needs_chromium,
     pytest.mark.django_db(transaction=True),
+    pytest.mark.heavy,
 ]
 
 

@@ -4,15 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import Group, Permission
 from django.contrib.messages import get_messages
 from django.db import connection
+from django.http import HttpRequest
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import path
+from pytest_django import Settings
 
 from accounts.models import User
+from console.site import ConsoleSite
 from console.tests.samples import Order, Part, Sample
 from tests.articles.models import Article
+from tests.rig.search import SearchedQuerySet
 
 MANY = 25_000
 
@@ -38,6 +44,7 @@ def rows_read(queries: CaptureQueriesContext) -> list[str]:
     ]
 
 
+@pytest.mark.heavy
 class TestDeletion:
     def test_a_user_with_many_articles_is_shown_and_deleted(
         self,
@@ -255,6 +262,43 @@ class TestLists:
         for query in ("nothing=1", "id__exact=abc", "id=1&p=99"):
             page = console.get(f"/admin/accounts/user/?{query}")
             assert page.status_code == (200 if "p=" in query else 400)
+
+
+class SearchedAdmin(admin.ModelAdmin):
+    search_fields = ["title"]
+
+    def get_queryset(self, request: HttpRequest) -> SearchedQuerySet:
+        return SearchedQuerySet(Article)
+
+
+@pytest.mark.parametrize(
+    ("search", "text"),
+    [
+        ("zirconium", "1 article"),
+        ("nothing", "0 articles"),
+        ("lamp", "Too many rows match"),
+        ("%%%", "A word has letters only."),
+        (" ", "301 articles"),
+    ],
+)
+def test_a_list_is_searched_as_in_the_api(
+    console: Client,
+    user: User,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    search: str,
+    text: str,
+) -> None:
+    monkeypatch.setattr("api.search.SEARCH_ROWS", 100)
+    site = ConsoleSite()
+    site.register(Article, SearchedAdmin)
+    settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": [path("admin/", site.urls)]})
+    Article.objects.bulk_create(Article(owner=user, title="lamp", amount=1) for _ in range(300))
+    Article.objects.create(owner=user, title="zirconium", amount=1)
+
+    page = console.get("/admin/articles/article/", {"q": search}).content.decode()
+
+    assert text in page
 
 
 class TestUserPage:

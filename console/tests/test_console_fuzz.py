@@ -19,7 +19,7 @@ from conftest import SignIn
 from console.filters import LOOKUPS
 from tests.articles.models import Article
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 VALUES = [
     "abc", "", "0", "-1", "99999999999999999999", "-99999999999999999999", "9" * 4000, "1e400",

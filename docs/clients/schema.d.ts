@@ -20,7 +20,7 @@ export interface Event {
   new_device: boolean;
 }
 
-export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "mail_failed" | "limit_reached";
+export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "mail_requested" | "mail_failed" | "limit_reached";
 
 export interface ForgotPasswordRequest {
   /** Username or e-mail address, in any letter case. */

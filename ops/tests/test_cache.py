@@ -3,7 +3,6 @@
 import json
 import pickle
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +23,9 @@ from ops import cache as caches
 from ops.cache import SharedCache
 from ops.local_cache import RESPONSE
 from ops.metrics import app_metrics
-from tests.rig.redis import Redis
+from tests.rig.redis import Redis, needs_redis
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="redis-server is not installed"
-)
+pytestmark = [needs_redis, pytest.mark.heavy]
 
 
 @pytest.fixture(scope="module")

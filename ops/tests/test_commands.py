@@ -20,7 +20,7 @@ def run(*command: str) -> str:
     return output.getvalue()
 
 
-def test_seeddemo_adds_what_was_asked_for(db: None, settings: Settings, sign_in: SignIn) -> None:
+def test_seeddemo_adds_the_requested_number(db: None, settings: Settings, sign_in: SignIn) -> None:
     settings.DEBUG = True
     options = ("--users", "3", "--sessions", "20", "--events", "30")
 

@@ -21,6 +21,7 @@ from ops.database import embedded
 from ops.database.embedded import server as servers
 from ops.database.embedded.server import Server
 
+pytestmark = pytest.mark.heavy
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only for root")
 JOIN = """
 from pathlib import Path
@@ -319,7 +320,7 @@ def test_what_initdb_left_when_it_was_killed_is_made_again(data: Path) -> None:
     server.stop()
 
 
-def test_a_program_that_fails_says_why(private: Server) -> None:
+def test_a_program_that_fails_reports_why(private: Server) -> None:
     with pytest.raises(subprocess.CalledProcessError) as raised:
         private.run("initdb", f"--pgdata={private.files}")
 

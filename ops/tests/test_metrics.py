@@ -19,7 +19,7 @@ from conftest import API, PASSWORD
 from tests.rig.gunicorn import Server, serve, workers
 from tests.rig.machine import free_port, wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 Samples = dict[tuple[str, ...], float]
 

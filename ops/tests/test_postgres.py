@@ -13,12 +13,14 @@ import psutil
 import psycopg
 import pytest
 from django.db import NotSupportedError, OperationalError, connection, transaction
+from pytest_django import Settings
 
 from accounts.models import User
-from conftest import API, PASSWORD
+from conftest import API, PASSWORD, SignIn
 from ops.database.postgres.base import DatabaseWrapper
 from tests.articles.models import Article
 from tests.rig.gunicorn import Server, database_url, serve
+from tests.rig.machine import wait_until
 
 
 @pytest.fixture
@@ -32,6 +34,16 @@ def impatient(django_db_setup: None, django_db_blocker: Any) -> Iterator[Databas
         wrapper.ensure_connection()
         yield wrapper
         wrapper.close()
+
+
+@pytest.fixture
+def web(impatient: DatabaseWrapper) -> Iterator[DatabaseWrapper]:
+    """A connection with server-side binding, as in the web process."""
+    options = impatient.settings_dict["OPTIONS"] | {"server_side_binding": True}
+    wrapper = DatabaseWrapper({**impatient.settings_dict, "OPTIONS": options}, alias="default")
+    wrapper.ensure_connection()
+    yield wrapper
+    wrapper.close()
 
 
 @pytest.fixture
@@ -212,6 +224,150 @@ def test_a_connection_that_the_server_terminates_is_closed(
     assert impatient.connection.closed
 
 
+def lost(wrapper: DatabaseWrapper, run: Callable[[], Any]) -> Any:
+    """Run a statement on a process that hangs, and return the psycopg error."""
+    backend = psutil.Process(wrapper.connection.info.backend_pid)
+    backend.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(OperationalError) as caught:
+            run()
+    finally:
+        backend.send_signal(signal.SIGCONT)
+    return caught.value.__cause__
+
+
+class TestLostResponse:
+    @pytest.mark.parametrize(
+        ("statement", "is_unknown"),
+        [
+            ("SELECT count(*) FROM box", False),
+            ("\n select 1", False),
+            ("INSERT INTO box VALUES (3, 'c')", True),
+            ("WITH old AS (DELETE FROM box RETURNING id) SELECT * FROM old", True),
+        ],
+    )
+    def test_only_a_read_changed_nothing(
+        self, web: DatabaseWrapper, table: Any, statement: str, is_unknown: bool
+    ) -> None:
+        with web.cursor() as cursor:
+            error = lost(web, lambda: cursor.execute(statement))
+
+        assert isinstance(error, psycopg.errors.StatementCompletionUnknown) == is_unknown
+
+    def test_many_statements_may_have_been_executed(self, web: DatabaseWrapper, table: Any) -> None:
+        rows = [(3, "c"), (4, "d")]
+        with web.cursor() as cursor:
+            error = lost(web, lambda: cursor.executemany("INSERT INTO box VALUES (%s, %s)", rows))
+
+        assert isinstance(error, psycopg.errors.StatementCompletionUnknown)
+
+    def test_a_transaction_changes_nothing_before_its_commit(
+        self, web: DatabaseWrapper, table: Any
+    ) -> None:
+        web.set_autocommit(False)
+        with web.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            error = lost(web, lambda: cursor.execute("DELETE FROM box"))
+
+        assert not isinstance(error, psycopg.errors.StatementCompletionUnknown)
+
+    def test_a_commit_may_have_been_executed(self, web: DatabaseWrapper, table: Any) -> None:
+        web.set_autocommit(False)
+        with web.cursor() as cursor:
+            cursor.execute("DELETE FROM box WHERE id = 1")
+            error = lost(web, web.commit)
+
+        assert isinstance(error, psycopg.errors.StatementCompletionUnknown)
+
+    def test_a_commit_that_the_server_rejects_changed_nothing(
+        self, web: DatabaseWrapper, table: Any
+    ) -> None:
+        web.set_autocommit(False)
+        with web.cursor() as cursor:
+            cursor.execute("DELETE FROM box WHERE id = 1")
+        table.execute("SELECT pg_terminate_backend(%s, 1000)", [web.connection.info.backend_pid])
+
+        with pytest.raises(OperationalError) as caught:
+            web.commit()
+
+        assert isinstance(caught.value.__cause__, psycopg.errors.AdminShutdown)
+
+
+@pytest.fixture
+def slow_writes(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let each write of a product take longer than the client waits for a response."""
+    options = connection.settings_dict["OPTIONS"] | {"server_side_binding": True}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'"
+        )
+        cursor.execute(
+            "CREATE CONSTRAINT TRIGGER pause AFTER INSERT OR UPDATE ON catalog_product"
+            " INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pause()"
+        )
+    connection.connection.longest_wait = 0.3
+    yield
+    connection.close()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP FUNCTION pause CASCADE")
+
+
+@pytest.mark.parametrize("is_debugging", [False, True])
+def test_a_write_that_may_have_been_committed_is_not_a_503(
+    user: User,
+    sign_in: SignIn,
+    slow_writes: None,
+    settings: Settings,
+    *,
+    is_debugging: bool,
+) -> None:
+    # Django's cursor of DEBUG raises another error while it handles this one.
+    settings.DEBUG = is_debugging
+    device = sign_in(user)
+
+    response = device.post(f"{API}/articles", {"title": "Lamp", "amount": 1})
+
+    assert (response.status_code, response.json()["code"]) == (504, "server_error")
+    assert "Retry-After" not in response.headers
+    connection.close()
+    assert wait_until(Article.objects.exists, seconds=5) < 5
+
+
+def test_an_update_that_may_have_been_committed_is_not_a_503(
+    user: User, sign_in: SignIn, slow_writes: None
+) -> None:
+    device = sign_in(user)
+    connection.connection.longest_wait = None
+    article = Article.objects.create(owner=user, title="Lamp", amount=1)
+    connection.connection.longest_wait = 0.3
+
+    response = device.patch(f"{API}/articles/{article.pk}", {"amount": 2})
+
+    assert response.status_code == 504
+    connection.close()
+    assert wait_until(Article.objects.filter(amount=2).exists, seconds=5) < 5
+
+
+@pytest.mark.parametrize(
+    ("method", "table"),
+    [("GET", "catalog_product"), ("POST", "accounts_session"), ("PATCH", "catalog_product")],
+)
+def test_a_request_that_changed_nothing_is_a_503(
+    user: User, sign_in: SignIn, slow_writes: None, method: str, table: str
+) -> None:
+    device = sign_in(user)
+    path = f"{API}/articles/1" if method == "PATCH" else f"{API}/articles"
+    with contextlib.closing(connect(connection)) as other, other.transaction():
+        other.execute(f"LOCK TABLE {table}")
+        response = device.generic(method, path, '{"amount": 1}', "application/json")
+
+    assert (response.status_code, response.json()["code"]) == (503, "service_unavailable")
+    assert int(response.headers["Retry-After"]) >= 1
+
+
 @pytest.fixture
 def hot(impatient: DatabaseWrapper) -> Iterator[DatabaseWrapper]:
     """A connection with prepared statements, as in the web process."""
@@ -298,6 +454,7 @@ def altered() -> Iterator[None]:
         alter("varchar(150)", "integer")
 
 
+@pytest.mark.heavy
 @pytest.mark.django_db(transaction=True)
 class TestService:
     @pytest.fixture

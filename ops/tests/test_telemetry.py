@@ -16,7 +16,7 @@ from conftest import API, PASSWORD
 from tests.rig.gunicorn import database_url, serve
 from tests.rig.machine import ROOT
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
 
 class Receiver(ThreadingHTTPServer):

@@ -62,7 +62,7 @@ class TestImage:
         # The image contains compiled bytecode, because its file system is read-only.
         assert any("config/__pycache__/settings.cpython" in name for name in files)
 
-    def test_it_says_what_it_was_built_from(self, image: Image) -> None:
+    def test_it_names_the_source_of_its_build(self, image: Image) -> None:
         text = (ROOT / "Dockerfile").read_text()
 
         assert "ARG VERSION" in text

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ops.server import PROBE
 from tests.deploy.contained import (
     Image,
     Place,
@@ -51,6 +52,17 @@ def variables(place: Place) -> dict[str, str]:
 
 def matches(selector: dict[str, str], labels: dict[str, str]) -> bool:
     return selector.items() <= labels.items()
+
+
+def test_every_probe_is_served_in_a_thread_of_its_own() -> None:
+    """The paths of manifests and image are those that ops/server.py recognises."""
+    container = WEB["containers"][0]
+    paths = [container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")]
+    paths += re.findall(r"GET (/health[a-z/]*) ", (ROOT / "docker-compose.prod.yml").read_text())
+
+    assert len(paths) == 4
+    for path in paths:
+        assert PROBE.fullmatch(f"GET {path} HTTP/1.1\r\nHost: 10.1.2.3:3000\r\n\r\n".encode())
 
 
 def test_every_file_is_listed() -> None:

@@ -35,7 +35,7 @@ def test_the_alerts_fire_when_they_should() -> None:
 
 
 @needs_promtool
-def test_what_the_dashboard_asks_can_be_read(tmp_path: Path) -> None:
+def test_the_queries_of_the_dashboard_are_valid(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{n}", "expr": expr} for n, expr in enumerate(PANELS)]
     path = tmp_path / "rules.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
@@ -56,7 +56,7 @@ def test_every_alert_is_tested_and_has_its_section_in_the_guide() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_they_ask_for_is_there(tmp_path: Path) -> None:
+def test_the_metrics_that_they_query_exist(tmp_path: Path) -> None:
     port = free_port()
     with serve(tmp_path / "log", METRICS_PORT=str(port), AUTH_RATE_LIMIT="3/m") as server:
         user = {"username": "alice", "email": "alice@example.com", "password": PASSWORD}
@@ -77,7 +77,7 @@ def test_what_they_ask_for_is_there(tmp_path: Path) -> None:
     assert asked <= there
 
 
-def test_the_panels_do_not_lie_over_each_other() -> None:
+def test_the_panels_do_not_overlap() -> None:
     cells = [
         (x, y)
         for panel in DASHBOARD["panels"]

@@ -158,7 +158,7 @@ def test_without_a_list_no_origin_may_read_it(tmp_path: Path, origins: str | Non
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
-def test_the_service_is_told_the_host_the_port_the_scheme_and_the_address(echo: Client) -> None:
+def test_the_service_receives_the_host_the_port_the_scheme_and_the_address(echo: Client) -> None:
     forwarded = echo.request(
         "GET", "/", **{"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http"}
     ).json

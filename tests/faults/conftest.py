@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.rig.gunicorn import NO_LIMITS, Server, serve
 from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis
 
@@ -42,6 +43,21 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def redis() -> Iterator[Redis]:
     with Redis() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def servers(
+    postgres: Postgres, redis: Redis, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Server]]:
+    """Two servers of two processes each, without limits."""
+    logs = tmp_path_factory.mktemp("concurrency")
+    shared = NO_LIMITS | {
+        "DATABASE_URL": postgres.url,
+        "CACHE_URL": redis.url,
+        "WEB_CONCURRENCY": "2",
+    }
+    with serve(logs / "one", **shared) as one, serve(logs / "two", **shared) as two:
+        yield [one, two]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

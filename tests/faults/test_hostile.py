@@ -13,7 +13,7 @@ import pytest
 
 from conftest import API, PASSWORD
 from tests.faults.conftest import Figure
-from tests.rig.client import TRUSTING, Client
+from tests.rig.client import TRUSTING, Client, seen
 from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.load import Load, p99
 from tests.rig.nginx import needs_proxy, proxy
@@ -48,7 +48,8 @@ def test_other_clients_are_served(
                 f"{what}: p99 of the others; their failures",
                 demanded="500 ms; 0",
                 measured=f"{p99([a.seconds for a in load.results]):.0f} ms; "
-                f"{sum(a.status != 200 for a in load.results)} of {len(load.results)}{report()}",
+                f"{sum(a.status != 200 for a in load.results)} of {len(load.results)} "
+                f"({seen(load.results)}){report()}",
                 met=p99([a.seconds for a in load.results]) <= 500
                 and {a.status for a in load.results} == {200},
             )

@@ -5,14 +5,15 @@ import json
 import ssl
 import time
 import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from conftest import API, PASSWORD
-from tests.rig.gunicorn import NO_LIMITS
+from tests.rig.machine import wait_until
 
 TRUSTING = ssl._create_unverified_context()  # noqa: S323 - a self-signed certificate
-NO_LIMITS |= {"AUTH_READ_LIMIT": "1000000/m", "SESSION_LIMIT": "0", "REFRESH_GRACE_SECONDS": "0"}
 
 
 @dataclass
@@ -37,6 +38,38 @@ class Response:
             and int(self.headers["Retry-After"]) >= 1
             and self.json["code"] == "service_unavailable"
         )
+
+    @property
+    def is_unknown(self) -> bool:
+        """Return whether this is the 504 of a write that may have been committed."""
+        return (
+            self.status == 504
+            and self.headers["Content-Type"] == "application/problem+json"
+            and "Retry-After" not in self.headers
+        )
+
+
+def seen(responses: Iterable[Response]) -> str:
+    """Return the number of responses of each status, such as `200: 12, 503: 1`."""
+    counts = Counter(response.status for response in responses)
+    return ", ".join(f"{status}: {count}" for status, count in sorted(counts.items()))
+
+
+def is_accepted(request: Callable[[], Response], *, seconds: float = 20) -> bool:
+    """
+    Return whether a token is accepted (200) or rejected (401).
+
+    A 503 says neither, so the request is repeated. Any other response fails the test.
+    """
+    responses: list[Response] = []
+
+    def is_decided() -> bool:
+        responses.append(request())
+        return not responses[-1].is_unavailable
+
+    wait_until(is_decided, seconds=seconds)
+    assert responses[-1].status in {200, 401}, f"{seen(responses)}; {responses[-1]}"
+    return responses[-1].status == 200
 
 
 class Client:
@@ -89,6 +122,12 @@ class Client:
         self.take(self.post(f"{API}/auth/login", {"identity": username, "password": PASSWORD}))
         self.username = username
         return self
+
+    def is_signed_in(self) -> bool:
+        """Return whether the access token or the refresh token is accepted."""
+        # The service may have closed the idle connection.
+        self.connection.close()
+        return is_accepted(lambda: self.get(f"{API}/users/me")) or is_accepted(self.refresh)
 
     def refresh(self) -> Response:
         response = self.request(

@@ -16,7 +16,13 @@ from django.db import connection
 
 from tests.rig.machine import ROOT, free_port, wait_for
 
-NO_LIMITS = {"AUTH_RATE_LIMIT": "1000000/m", "LOGIN_FAILURE_LIMIT": "1000000/m"}
+NO_LIMITS = {
+    "AUTH_RATE_LIMIT": "1000000/m",
+    "AUTH_READ_LIMIT": "1000000/m",
+    "LOGIN_FAILURE_LIMIT": "1000000/m",
+    "SESSION_LIMIT": "0",
+    "REFRESH_GRACE_SECONDS": "0",
+}
 
 
 class Server:

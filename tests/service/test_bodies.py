@@ -1,6 +1,7 @@
 """Rejecting a hostile body takes little CPU time."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -206,7 +207,8 @@ def test_a_hostile_text_costs_little_in_any_form(
     fields = CONSOLE_FORMS[path]
     url = path.format(user=user.pk)
     browser.post(url, {})  # what is done only once
-    usual, _ = least_cpu(lambda: browser.post(url, dict.fromkeys(fields, "")), enough=MOST_CPU)
+    empty = dict.fromkeys(fields, "")
+    usual = min(least_cpu(lambda: browser.post(url, empty), enough=math.inf)[0] for _ in range(5))
     for field in fields:
         for name, text in TEXTS.items():
             spent, response = least_cpu(
@@ -251,11 +253,13 @@ def test_the_parameters_of_a_multipart_form_cost_little(parameters: bytes, db: N
     body = part * (SIZE // len(part)) + b"--x--\r\n"
     client = Client()
 
-    started = time.thread_time()
-    response = client.generic("POST", "/admin/login/", body, "multipart/form-data; boundary=x")
+    spent, response = least_cpu(
+        lambda: client.generic("POST", "/admin/login/", body, "multipart/form-data; boundary=x"),
+        enough=MOST_CPU,
+    )
 
     assert response.status_code == 413
-    assert time.thread_time() - started < MOST_CPU
+    assert spent < MOST_CPU
 
 
 def test_a_long_form_is_no_body_of_the_api(client: APIClient, db: None) -> None:

@@ -52,7 +52,8 @@ class TestOwned:
         page = browser.get(page_of(user)).content.decode()
 
         assert text in page
-        [link] = [part for part in page.split('"') if part.endswith(f"?owner={user.pk}")]
+        link = f"/admin/articles/article/?owner={user.pk}"
+        assert f'"{link}"' in page
         listed = browser.get(link).content.decode()
         assert ("Of alice" in listed, "Of mallory" in listed) == (number > 0, False)
 

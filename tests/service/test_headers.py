@@ -170,7 +170,7 @@ class TestCORS:
 
 
 class TestPages:
-    @pytest.mark.parametrize("path", [f"{API}/docs", "/admin/login/"])
+    @pytest.mark.parametrize("path", ["/", f"{API}/docs", "/admin/login/"])
     def test_pages_run_nothing_but_what_is_served_here(
         self, client: APIClient, db: None, path: str
     ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands
 
 from tests.rig.client import Client
 from tests.rig.machine import ROOT, free_port, wait_until
@@ -38,7 +39,7 @@ def make(path: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def test_run_works_in_any_path(clone: Path) -> None:
+def test_run_works_in_any_path_and_reloads_the_configuration(clone: Path) -> None:
     # The packages of this environment, so that nothing is downloaded.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", clone / ".venv"], check=True)
     [packages] = (clone / ".venv").glob("lib/python*/site-packages")
@@ -52,10 +53,18 @@ def test_run_works_in_any_path(clone: Path) -> None:
             cwd=clone, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
         took = wait_until(lambda: client.get("/health").status == 200, seconds=60)
+        changed = clone / "config" / "logs.py"
+        changed.write_text(changed.read_text().replace("{message} [", "{message} changed ["))
+
+        def is_reloaded() -> bool:
+            client.get("/health")
+            return "changed [" in (clone / "log").read_text()
+
+        reloaded = wait_until(is_reloaded, seconds=30)
         os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=40)
 
-    assert took < 60, (clone / "log").read_text()
+    assert (took < 60, reloaded < 30) == (True, True), (clone / "log").read_text()
     assert not (clone / ".data" / "postgres" / "postmaster.pid").exists()
 
 
@@ -65,6 +74,23 @@ def test_run_installs_no_development_tools(clone: Path) -> None:
 
     assert installed("run") == [".venv/uv.txt", "requirements-run.txt"]
     assert installed("test") == [*installed("run"), "requirements-dev.txt"]
+
+
+def test_the_readme_runs_without_make_what_make_runs(clone: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("Without make:")[2]
+    install, *start = re.findall(r"^[^`\n]+$", section.partition("```sh\n")[2], re.MULTILINE)[:3]
+
+    assert install.endswith("pip install -r requirements-run.txt")
+    assert [line in make(clone, "--dry-run", "run") for line in start] == [True, True]
+
+
+def test_the_guides_name_targets_and_commands_that_exist(clone: Path) -> None:
+    targets = set(re.findall(r"^(\w+)\s", make(clone, "help"), re.MULTILINE))
+    for guide in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        code = "\n".join(re.findall(r"`[^`]+`|```.*?```", guide.read_text(), re.DOTALL))
+        assert set(re.findall(r"\bmake ([a-z]+)", code)) <= targets, guide.name
+        named = set(re.findall(r"\bmanage\.py ([a-z]+)", code)) - {"dailyreport"}
+        assert named <= get_commands().keys(), guide.name
 
 
 def test_the_three_lock_files_pin_the_same_versions() -> None:

@@ -19,9 +19,8 @@ HIDDEN = [".ci", ".github", ".dockerignore", ".env.example", ".pre-commit-config
 OLD_NAME = re.compile(f"{NAME}|{TITLE}|{NAME.upper()}")
 # The tests of the new apps, and of what finds apps and names by itself.
 TESTS = [
-    *("orders", "stock_items", "health", "tests/service/test_project.py"),
-    *("tests/service/test_responses.py", "tests/deploy/test_observability.py"),
-    "console/tests/test_middleware.py",
+    *("orders", "stock_items", "tests/service/test_project.py"),
+    *("tests/deploy/test_observability.py", "console/tests/test_middleware.py"),
 ]
 COMMITS = 40
 

@@ -6,6 +6,8 @@ import runpy
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.contrib.auth.password_validation import CommonPasswordValidator
 from django.core.management import call_command
 from django.core.paginator import Paginator
 from django.test import RequestFactory
@@ -15,7 +17,10 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from accounts.models.events import GUESSES_OF_AN_ACCOUNT
+from accounts.passwords import MAXIMUM_LENGTH
 from api.errors import DETAILS
+from api.requests import is_api, is_health
 from api.views import schema
 from config import urls
 from conftest import API
@@ -38,6 +43,7 @@ OPEN = {
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
     ("GET", "/schema"),
+    ("GET", ""),
 }
 CLOSED = {
     ("POST", "/auth/reauthenticate"),
@@ -93,8 +99,8 @@ def test_the_schema_lists_every_route() -> None:
     described = {path for _, path in operations()} | {"/docs"}
 
     for pattern, view in routes(get_resolver().url_patterns):
-        if pattern.startswith("api/v1/") and view.__module__.partition(".")[0] in PACKAGES:
-            path = f"/{pattern.removeprefix('api/v1/')}"
+        if pattern.startswith("api/v1") and view.__module__.partition(".")[0] in PACKAGES:
+            path = pattern.removeprefix("api/v1")
             path = path.replace("<int:pk>", "{id}").replace("<uuid:pk>", "{id}")
             assert path in described
 
@@ -114,6 +120,30 @@ def test_every_route_rejects_anonymous_clients_except_a_list(
     assert (response.status_code == 401) == is_closed
 
 
+def test_security_names_tests_that_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    names = re.findall(r"`([a-z_/]+(?:\.py|/tests))`", text)
+
+    assert len(names) > 40
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_security_states_the_numbers_of_the_settings() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    common = CommonPasswordValidator().passwords
+    tokens, sessions = settings.REFRESH_TOKEN_LIFETIME.days, settings.SESSION_MAX_AGE.days
+    claims = [
+        f"of 8 characters or more | yes | 8 to {MAXIMUM_LENGTH};",
+        f"characters or more | yes | up to {MAXIMUM_LENGTH} |",
+        f"Django's list of {round(len(common), -4):,}",
+        f"{tokens} and {sessions} days, {settings.SESSION_LIMIT} sessions (`SESSION_LIMIT`)",
+        f"the console {settings.SESSION_COOKIE_AGE // 3600} hours",
+        f"up to {GUESSES_OF_AN_ACCOUNT} an hour",
+    ]
+
+    assert [claim for claim in claims if claim not in text] == []
+
+
 def test_every_code_is_described() -> None:
     described = json.dumps(json.loads(schema()))
 
@@ -123,11 +153,12 @@ def test_every_code_is_described() -> None:
 
 def test_every_operation_describes_its_error_responses() -> None:
     for method, path in OPEN | CLOSED:
-        if path.startswith(("/health", "/schema")):
+        if path.startswith(("/health", "/schema")) or not path:
             continue
         operation = operations()[method, path]
         errors = {status for status in operation["responses"] if int(status) >= 400}
         assert {"500", "503"} <= errors
+        assert ("504" in errors) == (method != "GET")
         if (method, path) in CLOSED:
             assert "401" in errors
             assert {"bearer": []} in operation["security"]
@@ -195,6 +226,16 @@ def test_the_admin_can_be_switched_off(settings: Settings) -> None:
         settings.ADMIN_ENABLED = enabled
         patterns = runpy.run_path(urls.__file__)["urlpatterns"]
         assert any(str(pattern.pattern) == "admin/" for pattern in patterns) == enabled
+
+
+def test_the_api_can_be_elsewhere(settings: Settings) -> None:
+    settings.API_ROOT, settings.API_PATH = "rest/", "rest/v1/"
+
+    patterns = runpy.run_path(urls.__file__)["urlpatterns"]
+
+    assert str(patterns[0].pattern) == "rest/v1/"
+    assert [is_api(path) for path in ("/rest/v2/x", "/health", "/api/v1/x")] == [True, True, False]
+    assert [is_health(path) for path in ("/rest/v1/health/live", "/rest/v1/x")] == [True, False]
 
 
 def test_lists_of_the_console_are_bounded(

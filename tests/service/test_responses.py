@@ -8,7 +8,7 @@ import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from accounts.models import Session, User
+from accounts.models import Session, Ticket, User
 from api.views import schema
 from conftest import API, PASSWORD, SignIn
 from tests.articles.models import Article
@@ -19,6 +19,7 @@ ARTICLE = {"title": "Lamp", "description": "Warm light.", "amount": 3}
 EMPTY = {
     ("POST", "/auth/logout"),
     ("POST", "/auth/password"),
+    ("POST", "/auth/password/reset"),
     ("DELETE", "/auth/sessions/{id}"),
     ("DELETE", "/articles/{id}"),
     ("DELETE", "/users/{id}"),
@@ -72,13 +73,22 @@ def bodies(
     name = {"username": "bob", "email": "bob@example.com", "password": PASSWORD}
     login = {"identity": "alice", "password": PASSWORD}
     refresh = {"refresh_token": device.tokens["refresh_token"]}
+    email, me = "alice@example.com", f"{API}/users/me"
+    verify = {"token": Ticket.objects.issue("verify", user, address=email).token}
     responses = {
         ("POST", "/auth/login"): client.post(f"{API}/auth/login", login),
         ("POST", "/auth/refresh"): client.post(f"{API}/auth/refresh", refresh),
         ("GET", "/auth/sessions"): device.get(f"{API}/auth/sessions"),
         ("GET", "/auth/events"): device.get(f"{API}/auth/events"),
+        ("POST", "/auth/reauthenticate"): device.post(f"{API}/auth/reauthenticate", login),
+        ("POST", "/auth/password/forgot"): client.post(f"{API}/auth/password/forgot", login),
+        ("POST", "/auth/registration"): request_registration(settings, client),
         ("POST", "/users"): client.post(f"{API}/users", name),
-        ("GET", "/users/me"): device.get(f"{API}/users/me"),
+        ("GET", "/users/me"): device.get(me),
+        ("GET", "/users/me/security"): device.get(f"{me}/security"),
+        ("POST", "/users/me/email/verification"): device.post(f"{me}/email/verification"),
+        ("POST", "/users/me/email"): device.post(f"{me}/email", {"email": "new@example.com"}),
+        ("POST", "/users/me/email/verify"): device.post(f"{me}/email/verify", verify),
         ("GET", "/users/{id}"): device.get(f"{API}/users/{identifier}"),
         ("PATCH", "/users/{id}"): device.patch(f"{API}/users/{identifier}", {"names": "Alice"}),
         ("GET", "/articles"): client.get(f"{API}/articles"),
@@ -89,11 +99,19 @@ def bodies(
         ("GET", "/health/live"): client.get(f"{API}/health/live"),
         ("GET", "/health/ready"): client.get(f"{API}/health/ready"),
         ("GET", "/schema"): client.get(f"{API}/schema"),
+        ("GET", ""): client.get(API),
         ("POST", "/auth/logout-all"): device.post(f"{API}/auth/logout-all"),
     }
     assert not Session.objects.active().exists()
-    assert {response.status_code for response in responses.values()} <= {200, 201}
+    assert {response.status_code for response in responses.values()} <= {200, 201, 202}
     return {operation: response.json() for operation, response in responses.items()}
+
+
+def request_registration(settings: Settings, client: APIClient) -> Any:
+    settings.REGISTRATION = "verified"
+    response = client.post(f"{API}/auth/registration", {"email": "carol@example.com"})
+    settings.REGISTRATION = "open"
+    return response
 
 
 def test_the_keys_of_each_response_are_those_of_its_schema(

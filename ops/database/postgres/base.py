@@ -3,10 +3,14 @@ Django's PostgreSQL backend for processes with persistent connections.
 
 It limits the wait for each response to `OPTIONS["longest_wait"]` seconds. The server's timeouts end
 slow statements, but not if the server itself hangs. It also repeats prepared statements that fail
-because a migration altered a column.
+because a migration altered a column. It distinguishes a lost response to a statement that may have
+been committed, which must not be repeated, from a failure that changed nothing.
 """
 
+import contextlib
+import re
 import select
+from collections.abc import Iterator
 from datetime import UTC
 from types import ModuleType
 from typing import Any, Self
@@ -19,11 +23,28 @@ from psycopg.pq import Format, TransactionStatus
 
 # psycopg's loader in C. Django replaces it with one in Python, to convert time zones.
 TIMES = types["timestamptz"].oid
+# Statements that change nothing. Functions of a SELECT are expected to change nothing either.
+READ = re.compile(r"\s*(SELECT|SHOW|SET)\b", re.IGNORECASE)
 TIME_LOADER = psycopg.adapters.get_loader(TIMES, Format.TEXT)
+
+
+@contextlib.contextmanager
+def committing() -> Iterator[None]:
+    """Raise StatementCompletionUnknown if the response to a statement that commits is lost."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if error.sqlstate is None:
+            raise psycopg.errors.StatementCompletionUnknown(str(error)) from error
+        raise
 
 
 class Connection(psycopg.Connection[Any]):
     longest_wait: float | None = None
+
+    def commit(self) -> None:
+        with committing():
+            super().commit()
 
     def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
         """
@@ -61,10 +82,21 @@ class Cursor(base.ServerBindingCursor, psycopg.Cursor[Any]):
             connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
         ):
             return super().execute(query, params, prepare=False, binary=binary)
+        is_read = isinstance(query, str) and READ.match(query)
+        with contextlib.nullcontext() if is_read else committing():
+            return self.execute_prepared(query, params, prepare=prepare, binary=binary)
+
+    def executemany(self, *args: Any, **options: Any) -> None:
+        with committing():
+            super().executemany(*args, **options)
+
+    def execute_prepared(
+        self, query: Any, params: Any, *, prepare: bool | None, binary: bool | None
+    ) -> Self:
         try:
             return super().execute(query, params, prepare=prepare, binary=binary)
         except psycopg.errors.FeatureNotSupported:
-            connection.execute("DEALLOCATE ALL")
+            self.connection.execute("DEALLOCATE ALL")
             return super().execute(query, params, prepare=False, binary=binary)
 
 

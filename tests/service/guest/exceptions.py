@@ -38,3 +38,7 @@ class Unprocessable(ValidationError):
 class ClosedOnMondays(PermissionDenied):
     default_detail = "The shop is closed on Mondays."
     default_code = "closed_on_mondays"
+
+
+class StaffOnly(PermissionDenied):
+    default_detail = "Ask a member of the staff."

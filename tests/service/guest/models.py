@@ -30,9 +30,6 @@ class Snippet(models.Model):
     class Meta:
         ordering = ["created"]
 
-    def __str__(self):
-        return self.title
-
 
 class Customer(models.Model):
     name = models.CharField(max_length=50, unique=True)
@@ -81,9 +78,6 @@ class Order(models.Model):
 
 class Place(models.Model):
     name = models.CharField(max_length=50)
-
-    def __str__(self):
-        return self.name
 
 
 class Restaurant(Place):

@@ -43,6 +43,7 @@ class TestRaised:
             ("412", 412, "order_changed", "Read it again."),
             ("422", 422, "validation_error", "1 field needs attention."),
             ("own-403", 403, "closed_on_mondays", "The shop is closed on Mondays."),
+            ("own-text", 403, "permission_denied", "Ask a member of the staff."),
             ("own-404", 404, "no_such_order", "No such order."),
             ("own-400", 400, "bad_page", "The page must be a number."),
             ("mapping", 409, "few", "Two are left."),
@@ -61,8 +62,10 @@ class TestRaised:
     def test_the_other_members_of_a_detail_are_kept(self, client: APIClient) -> None:
         assert problem_of(client.get(f"{GUEST}/errors/mapping"), 409)["left"] == "2"
 
-    def test_a_missing_object_does_not_tell_the_name_of_its_model(self, client: APIClient) -> None:
-        body = problem_of(client.get(f"{GUEST}/errors/model"), 404)
+    @pytest.mark.parametrize("path", ["errors/model", "files/nothing", "generic/0"])
+    def test_a_text_of_django_is_not_passed_on(self, client: APIClient, path: str) -> None:
+        """It names the model, or the path of a file."""
+        body = problem_of(client.get(f"{GUEST}/{path}"), 404)
 
         assert body["detail"] == "The requested resource does not exist."
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.db.models import Count, F, QuerySet
 from django.db.models.functions import Lower
+from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from conftest import API
@@ -288,3 +290,20 @@ class TestSequences:
     )
     def test_a_page_that_does_not_exist(self, client: APIClient, query: str, status: int) -> None:
         assert client.get(f"{GUEST}/pages/names?{query}").status_code == status
+
+
+@pytest.mark.django_db(databases=["default", "second"], transaction=True)
+def test_a_list_of_a_second_database(
+    client: APIClient, orders: list[Order], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get_queryset(view: OrderViewSet) -> QuerySet[Order]:
+        return Order.objects.using("second").order_by("rank")
+
+    monkeypatch.setattr(OrderViewSet, "get_queryset", get_queryset)
+    expected = Order.objects.order_by("rank", "pk").values_list("pk", flat=True)
+
+    with CaptureQueriesContext(connections["default"]) as on_default:
+        found, has_cursor = walk(client, f"{GUEST}/orders/?limit=2")
+
+    assert (found, has_cursor) == (list(expected), True)
+    assert not [query for query in on_default.captured_queries if "guest" in query["sql"]]

@@ -215,6 +215,9 @@ class TestSchema:
         assert conflict["content"] == missing["content"]
         assert "`order_archived`" in operation["responses"]["410"]["description"]
 
+    def test_a_view_may_be_left_out(self) -> None:
+        assert f"{GUEST}/internal" not in self.document()["paths"]
+
     def test_the_codes_are_open(self) -> None:
         code = self.document()["components"]["schemas"]["Problem"]["properties"]["code"]
 

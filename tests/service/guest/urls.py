@@ -1,10 +1,13 @@
 """The routes of the app, as an owner includes them below `/api/v1/`."""
 
 from django.urls import include, path
+from django.views.generic import DetailView
+from django.views.static import serve
 from rest_framework.routers import DefaultRouter
 from rest_framework.urlpatterns import format_suffix_patterns
 
 from tests.service.guest import views
+from tests.service.guest.models import Order
 
 router = DefaultRouter()
 router.register(r"snippets", views.SnippetViewSet, basename="snippet")
@@ -25,12 +28,15 @@ urlpatterns = [
     path("pages/cursor", views.PagedOrders.as_view(pagination_class=views.Cursors)),
     path("pages/none", views.PagedOrders.as_view(pagination_class=None)),
     path("pages/names", views.NamesView.as_view()),
+    path("files/<path:path>", serve, {"document_root": "/nowhere"}),
+    path("generic/<int:pk>", DetailView.as_view(model=Order)),
     path("forgetful", views.ForgetfulView.as_view()),
     path("errors/<name>", views.ErrorsView.as_view()),
     path("plain/errors/<name>", views.plain_errors),
     path("texts/<name>", views.texts),
     path("async", views.async_view),
     path("async/class", views.AsyncView.as_view()),
+    path("internal", views.internal),
     path("class", views.ClassView.as_view()),
     path("class/get", views.ClassView.as_view(http_method_names=["get"])),
     path("class/dispatch", views.DispatchingView.as_view()),

@@ -38,6 +38,7 @@ from tests.service.guest.exceptions import (
     OutOfStock,
     PaymentRequired,
     PreconditionFailed,
+    StaffOnly,
     Unprocessable,
 )
 from tests.service.guest.models import Customer, Order, Restaurant, Snippet
@@ -212,6 +213,7 @@ EXCEPTIONS = {
     "412": PreconditionFailed("Read it again."),
     "422": Unprocessable({"number": ["It is too late."]}),
     "own-403": ClosedOnMondays(),
+    "own-text": StaffOnly(),
     "own-404": NotFound("No such order.", code="no_such_order"),
     "own-400": ParseError("The page must be a number.", code="bad_page"),
     "mapping": OutOfStock({"code": "few", "detail": "Two are left.", "left": 2}),
@@ -262,6 +264,12 @@ class AsyncView(View):
 class ClassView(View):
     def get(self, request):
         return JsonResponse({"method": request.method})
+
+
+@extend_schema(exclude=True)
+@api_view(["GET"])
+def internal(request):
+    """A view that the schema does not have."""
 
 
 class DispatchingView(View):

@@ -1,0 +1,46 @@
+import re
+
+import pytest
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from config import __version__
+
+LINKS = {"/api/v1", "/api/v1/docs", "/api/v1/schema", "/health/ready"}
+
+
+def links(page: str) -> set[str]:
+    return set(re.findall(r'<a href="([^"]+)"', page))
+
+
+@pytest.mark.parametrize(
+    ("is_development", "is_enabled", "more"),
+    [(False, True, set()), (True, True, {"/admin/"}), (True, False, set())],
+)
+def test_the_start_page_links_the_console_in_development_only(
+    client: APIClient, settings: Settings, is_development: bool, is_enabled: bool, more: set[str]
+) -> None:
+    settings.DEBUG, settings.ADMIN_ENABLED = is_development, is_enabled
+
+    response = client.get("/")
+
+    assert response.status_code == 200
+    assert response.headers["Content-Type"].startswith("text/html")
+    assert links(response.content.decode()) == LINKS | more
+
+
+def test_the_links_of_the_start_page_work(client: APIClient, settings: Settings, db: None) -> None:
+    settings.DEBUG = True
+
+    for path in links(client.get("/").content.decode()):
+        assert client.get(path, follow=True).status_code == 200, path
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/"])
+def test_the_index_names_the_documentation(client: APIClient, path: str) -> None:
+    assert client.get(path).json() == {
+        "service": "latchkey",
+        "version": __version__,
+        "documentation": "/api/v1/docs",
+        "schema": "/api/v1/schema",
+    }
