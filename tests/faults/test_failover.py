@@ -158,8 +158,8 @@ def test_a_failover_loses_no_acknowledged_write(
     first = next(at for at, r in responses if at > promoted and 200 <= r.status < 300) - promoted
     figure(
         "PostgreSQL's primary killed, the standby promoted, the former primary back as a standby: "
-        "acknowledged writes lost; ended sessions alive; responses but 2xx, a 503 problem and a write's 504; "
-        "first success after the promotion",
+        "acknowledged writes lost; ended sessions alive; responses but 2xx, a 503 problem and "
+        "a write's 504; first success after the promotion",
         demanded="0; 0; 0; 1 s",
         measured=f"{len(created - there)} of {len(created)}; {alive}; "
         f"{sum(map(is_unexpected, failed))} of {len(responses)} ({len(failed)} 503 or 504); "

@@ -146,7 +146,7 @@ def test_an_upgrade_and_a_rollback_lose_nothing(
     figure(
         f"{releases} upgrades and rollbacks by deploy/release: requests lost",
         demanded=f"0 of {requests:,}",
-        measured=f"{len(lost)} of {len(results):,}",
+        measured=f"{len(lost)} of {len(results):,} {lost or ''}".rstrip(),
         met=not lost,
     )
 
