@@ -78,6 +78,17 @@ def test_a_secret_is_accepted_before_it_signs_and_until_tokens_have_expired(
     ]
 
 
+def test_the_example_of_the_guide_to_scaling_is_computed_from_the_defaults() -> None:
+    text = " ".join((ROOT / "docs/scaling.md").read_text().split())
+    defaults = lines((ROOT / ".env.example").read_text())
+    minutes, days = int(defaults["ACCESS_TOKEN_MINUTES"]), int(defaults["REFRESH_TOKEN_DAYS"])
+    peak = 3 * 1_000_000 / 86_400
+
+    refreshes = f"1,000,000 × 30 ÷ {minutes} ÷ 86,400 × 3 = {peak * 30 / minutes:.0f} refreshes"
+    assert refreshes in text
+    assert f"1,000,000 ÷ {days} ÷ 86,400 × 3 = {peak / days:.0f} logins per second" in text
+
+
 class Restored:
     """The stack of a backup: its database is a cluster on this machine."""
 
