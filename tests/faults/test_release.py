@@ -4,9 +4,10 @@ import contextlib
 import itertools
 import os
 import re
-import signal
+import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tests.rig.gunicorn import NO_LIMITS, serve
 from tests.rig.load import Load
 from tests.rig.machine import ROOT, free_port, wait_until
 from tests.rig.names import Names
-from tests.rig.nginx import needs_proxy, proxy
+from tests.rig.nginx import certify, needs_proxy, proxy
 from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis, needs_redis
 
@@ -49,10 +50,22 @@ class Stack:
             self.replace(service)
         elif verb == "run":
             return [sys.executable, "manage.py", "migrate", "--verbosity=0"], self.variables
-        elif verb == "kill":
-            assert arguments[1:] == ["--signal", "HUP", "proxy"]
-            os.kill(self.proxy_pid, signal.SIGHUP)
+        elif verb == "exec":
+            assert arguments[1:-1] == ["-T", "proxy", "sh", "-c"]
+            return ["sh", "-c", self.in_proxy(arguments[-1])], {}
         return DONE
+
+    def in_proxy(self, script: str) -> str:
+        """Return a script of the proxy's container for the proxy of this test."""
+        for there, here in {
+            "/etc/latchkey/": f"{self.directory}/",
+            "/etc/nginx/tls/": f"{self.directory}/",
+            "/run/nginx.pid": f"{self.directory}/nginx.pid",
+            "-HUP 1": f"-HUP {self.proxy_pid}",
+        }.items():
+            assert there in script
+            script = script.replace(there, here)
+        return script
 
     def replace(self, service: str) -> None:
         """Stop an instance, start the new one and wait until it is healthy."""
@@ -171,6 +184,29 @@ def test_a_release_that_does_not_become_healthy_leaves_the_other_instance(
     assert done.returncode == 1
     assert docker.calls[-1][-1] == "web-a"
     assert statuses == {200}
+
+
+def test_a_release_loads_a_changed_configuration_and_certificate_of_the_proxy(
+    stack: Stack, port: int, tmp_path: Path
+) -> None:
+    def offered() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", port))
+
+    def limit() -> int:
+        return Client(port, tls=True).send("POST", "/", b"x" * 1000).status
+
+    with Docker(tmp_path, stack.run) as docker:
+        release(docker)
+        before = offered(), limit()
+        time.sleep(1)
+        certify(tmp_path)
+        conf = tmp_path / "nginx.conf"
+        conf.write_text(conf.read_text().replace("max_body_size 2m", "max_body_size 10"))
+        release(docker)
+        assert wait_until(lambda: offered() != before[0], seconds=5) < 5
+
+    assert before[1] != 413
+    assert limit() == 413
 
 
 def test_the_script_names_services_of_the_file() -> None:

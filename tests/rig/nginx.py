@@ -17,6 +17,13 @@ needs_proxy = pytest.mark.skipif(
 )
 
 
+def certify(directory: Path) -> None:
+    """Write a new self-signed certificate and its key."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/certificate.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @contextlib.contextmanager
 def proxy(
     directory: Path,
@@ -30,9 +37,7 @@ def proxy(
     It listens on 127.0.0.1 and ::1. `changes` are further replacements in nginx.conf.
     """
     port = free_port()
-    certify = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    certify += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/certificate.pem"]
-    subprocess.run(certify, check=True, capture_output=True)
+    certify(directory)
     if origins is not None:
         template = (ROOT / "deploy/allowed_origins.conf.template").read_text()
         (directory / "allowed_origins.conf").write_text(
