@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 from gunicorn import glogging
 
@@ -101,12 +102,15 @@ def post_fork(server, worker):
 def post_worker_init(worker):
     """Log the URLs for `make run` when the first worker is ready."""
     if is_reloading and worker.age == 1:
-        origin = f"http://{'localhost' if host == '127.0.0.1' else host}:{settings.PORT}"
+        name = "localhost" if host in {"127.0.0.1", "0.0.0.0"} else host
+        origin = f"http://{name}:{settings.PORT}"
+        python = ".venv/bin/python" if Path(sys.prefix).name == ".venv" else "python"
         worker.log.info("Start    %s", origin)
         worker.log.info("API      %s/%s", origin, settings.API_PATH)
         worker.log.info("Docs     %s/%sdocs", origin, settings.API_PATH)
         worker.log.info("Admin    %s/%s", origin, settings.ADMIN_PATH)
         if settings.MAILBOX:
             worker.log.info("Mail     %s/mail", origin)
-        worker.log.info("Staff    .venv/bin/python manage.py createsuperuser")
-        worker.log.info("Ctrl-C stops the service and its embedded database.")
+        worker.log.info("Staff    %s manage.py createsuperuser", python)
+        if settings.DATABASES["default"].get("ENGINE") == "ops.database.embedded":
+            worker.log.info("Ctrl-C stops the service and its embedded database.")

@@ -22,6 +22,9 @@ from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, reject_when_ful
 LOGINS = Counter(
     "latchkey_logins", "Passwords that were presented, in the API and the admin.", ["outcome"]
 )
+# `rate` and `increase` need a sample before the first event, so each series starts at zero.
+for outcome in ("accepted", "refused", "limited", "busy"):
+    LOGINS.labels(outcome)
 ADDRESS_MEMORY = timedelta(days=30)
 STRANGERS = "strangers"
 

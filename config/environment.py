@@ -126,12 +126,24 @@ class Environment:
         """Return the database settings, or an empty dictionary after a fault."""
         variables = self.libpq_variables()
         database = self.database_form()
+        if "," in database.get("HOST", ""):
+            self.require_primary(database, variables)
         options = values.connection_options(database)
         if database and not values.accepts(options, variables):
             name = "DATABASE_URL" if self.values.get("DATABASE_URL") else "DB_HOST"
             self.add_fault(name, f"{name} must have options with values that libpq accepts.")
             return {}
         return database
+
+    def require_primary(self, database: dict[str, Any], variables: dict[str, str]) -> None:
+        """Of several hosts use the primary: by default libpq would use a standby, too."""
+        options = database.setdefault("OPTIONS", {})
+        target = variables.get("PGTARGETSESSIONATTRS", "read-write")
+        if options.setdefault("target_session_attrs", target) not in {"read-write", "primary"}:
+            self.faults.append(
+                "PGTARGETSESSIONATTRS (target_session_attrs in a URL) must be read-write or "
+                "primary, because the database has several hosts."
+            )
 
     def libpq_variables(self) -> dict[str, str]:
         """Return the valid PG… variables of the process environment."""

@@ -220,9 +220,11 @@ def casefold_host(options: dict[str, Any]) -> dict[str, str]:
 def parse_database_hosts(value: str) -> str:
     """Parse comma-separated hosts: names, IP addresses or socket directories."""
     hosts = [host.strip() for host in value.split(",")]
-    if not all(host.startswith("/") or is_ipv6(host) or is_database_host(host) for host in hosts):
+    are_hosts = all(h.startswith("/") or is_ipv6(h) or is_database_host(h) for h in hosts)
+    if not are_hosts or len(set(hosts)) < len(hosts):
         raise ValueError(
-            "host names, IP addresses or directories of sockets, comma-separated, without ports"
+            "host names, IP addresses or directories of sockets, comma-separated, without ports, "
+            "each once"
         )
     return ",".join(hosts)
 

@@ -20,10 +20,12 @@ from ops import telemetry
 telemetry.start()
 from django.core.wsgi import get_wsgi_application
 
+from accounts.passwords import hashing_places
 from api.middleware import drain
 from ops.metrics import metrics_application
 
 django_application = get_wsgi_application()
+hashing_places()  # The metric of the places has its value before the first password.
 metrics = metrics_application() if settings.METRICS_PORT else None
 
 # Loaded modules are permanent, and a full collection over them takes 70 ms. Requests create few

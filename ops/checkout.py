@@ -35,7 +35,7 @@ def is_own(directory: Path) -> bool:
 
 
 def is_text(path: Path) -> bool:
-    if path.name in {".env", ".git"} or not path.is_file():
+    if path.name in {".env", ".git", "production.env"} or not path.is_file():
         return False
     with path.open("rb") as file:
         return b"\0" not in file.read(8192)

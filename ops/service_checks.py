@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
 
 from health.views import CheckError
 from ops import mailbox
@@ -27,8 +28,9 @@ class SkippedError(Exception):
 class Service:
     """A client of a running service, with a temporary user."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, host: str = "") -> None:
         self.url = url
+        self.host = host  # of the requests, where it differs from the URL's
         self.is_local = urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
         self.username = f"doctor-{secrets.token_hex(6)}"
         self.email = f"{self.username}@example.com"
@@ -48,13 +50,22 @@ class Service:
             self.wait_left -= wait
             time.sleep(wait)
         if status != expect:
-            raise CheckError(f"{method} {path} returned {status} instead of {expect}")
+            raise CheckError(f"{method} {path} returned {status} instead of {expect}{self.hint()}")
         return content
+
+    def hint(self) -> str:
+        """Return a reason of unexpected responses that the settings of this process show."""
+        host = self.host or urlsplit(self.url).hostname or ""
+        if settings.DEBUG or validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
+            return ""
+        return f": ALLOWED_HOSTS does not contain {host}; use --host with one of its names"
 
     def send(self, method: str, path: str, body: Any) -> tuple[int, Any, dict[str, Any]]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, method=method)  # noqa: S310 - the operator's URL
         request.add_header("Content-Type", "application/json")
+        if self.host:
+            request.add_header("Host", self.host)
         request.add_header("User-Agent", f"{settings.SERVICE_NAME}-doctor")
         if self.bearer:
             request.add_header("Authorization", f"Bearer {self.bearer}")

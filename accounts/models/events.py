@@ -224,3 +224,8 @@ class Event(models.Model):
             return self.actor in {"", self.username}
         # By number: who renames an account must not hide where they did it from.
         return self.actor_id == self.user_id
+
+
+# `rate` and `increase` need a sample before the first event, so each series starts at zero.
+for kind in Event.Kind:
+    EVENTS.labels(kind.value)

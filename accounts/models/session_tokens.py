@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 REFRESHES = Counter(
     "latchkey_refreshes", "Unexpired refresh tokens that were presented, by outcome.", ["outcome"]
 )
+# `rate` and `increase` need a sample before the first event, so each series starts at zero.
+for outcome in ("rotated", "grace", "replayed", "refused"):
+    REFRESHES.labels(outcome)
 
 
 class SessionError(Exception):

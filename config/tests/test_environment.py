@@ -416,6 +416,44 @@ class TestDatabase:
 
         assert database["default"]["HOST"] == "one.example,192.0.2.1,::1,/run/postgresql"
 
+    @pytest.mark.parametrize("given", ["", "primary", "read-write"])
+    def test_of_several_hosts_the_primary_is_used(
+        self, given: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By default libpq would use the first host that responds, a standby too."""
+        variables = {**self.FIVE, "DB_HOST": "one.example,two.example", "DATABASE_URL": ""}
+        if given:
+            variables["PGTARGETSESSIONATTRS"] = given
+
+        database = load(monkeypatch, **variables)["DATABASES"]["default"]
+
+        assert database["OPTIONS"] == {"target_session_attrs": given or "read-write"}
+
+    @pytest.mark.parametrize(
+        "variables",
+        [
+            {"DB_HOST": "one.example,two.example", "PGTARGETSESSIONATTRS": "any"},
+            {
+                **dict.fromkeys(FIVE, ""),
+                "DATABASE_URL": "postgres://a:b@/c?host=/a,/b&target_session_attrs=prefer-standby",
+            },
+        ],
+        ids=["variables", "url"],
+    )
+    def test_a_standby_of_several_hosts_is_rejected(
+        self, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (fault,) = read(monkeypatch, **{**self.FIVE, "DATABASE_URL": "", **variables})
+
+        assert fault.startswith("PGTARGETSESSIONATTRS (target_session_attrs in a URL) must be")
+
+    def test_a_host_stands_in_the_list_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hosts = {"DB_HOST": "one.example,one.example", "DATABASE_URL": ""}
+
+        (fault,) = read(monkeypatch, **{**self.FIVE, **hosts})
+
+        assert fault.startswith("DB_HOST must be host names")
+
     def test_spaces_around_a_password_belong_to_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         five = {**self.FIVE, "DATABASE_URL": "", "DB_PASSWORD": " word "}
 

@@ -230,7 +230,7 @@ def test_where_gunicorn_listens(flags: list[str], variables: dict[str, str], bin
 def test_every_variable_stands_in_the_example_once_and_in_the_readme() -> None:
     source = (ROOT / "config" / "settings.py").read_text()
     source += (ROOT / "config" / "environment.py").read_text()
-    names = [name for name, _ in VARIABLES]
+    names = [name for name, _ in VARIABLES if not name.startswith("PGADMIN_")]  # of Compose
     readme = (ROOT / "README.md").read_text()
 
     assert len(names) == len(set(names))

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from django.conf import settings
 from django.db.models.functions import Now
 from prometheus_client.parser import text_string_to_metric_families
 
-from accounts.models import OutgoingEmail, User
+from accounts.models import Event, OutgoingEmail, User
+from accounts.passwords import FREE_THREADS
 from conftest import API, PASSWORD
-from tests.rig.gunicorn import Server, serve
-from tests.rig.machine import free_port
+from tests.rig.gunicorn import Server, serve, workers
+from tests.rig.machine import free_port, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
@@ -81,6 +83,24 @@ def test_they_count_what_all_processes_did(watched: Watched) -> None:
     assert samples["latchkey_database_connections_limit",] >= 50
     for check in ("database", "cache", "migrations"):
         assert samples["latchkey_check_ok", check] == 1
+
+
+def test_every_series_of_a_counter_and_the_places_have_a_value_from_the_start(
+    watched: Watched,
+) -> None:
+    """Without a sample before the first event, `increase` misses that event."""
+    places = min(settings.HASHING_PLACES, settings.WEB_THREADS - FREE_THREADS)
+    both = len(workers(watched)) * places
+
+    assert wait_until(lambda: watched.read()["latchkey_hashing_places",] == both, seconds=20) < 20
+    samples = watched.read()
+    for metric, labels in {
+        "latchkey_logins_total": ("accepted", "refused", "limited", "busy"),
+        "latchkey_refreshes_total": ("rotated", "grace", "replayed", "refused"),
+        "latchkey_events_total": Event.Kind.values,
+    }.items():
+        found = {key[1]: value for key, value in samples.items() if key[0] == metric}
+        assert found == dict.fromkeys(labels, 0)
 
 
 def test_a_limit_that_is_reached_is_counted(watched: Watched) -> None:

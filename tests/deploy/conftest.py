@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.cluster import Cluster
 from tests.deploy.contained import Image, Place
 from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis
@@ -23,3 +24,10 @@ def place() -> Iterator[Place]:
 def image() -> Iterator[Image]:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         yield Image(Path(directory))
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        yield Cluster(Path(directory))

@@ -27,7 +27,10 @@ from tests.rig.machine import ROOT, free_port, wait_for
 from tests.rig.postgres import Postgres
 from tests.rig.redis import Redis
 
-VARIABLE = re.compile(r"\$\{(\w+)(?:(:-|:\?)([^}]*))?\}")
+FILES = ["docker-compose.yml", "docker-compose.prod.yml"]
+PRODUCTION = {"ALLOWED_HOSTS": "api.example.com"}
+APP = ("migrate", "web-a", "web-b", "prune", "mail")  # the services of production with our image
+VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 # A mount namespace with a read-only root, except for a replacement of /tmp (which may contain the
 # checkout), and only the capability to enter the database's directory. The user is unchanged,
 # because other users may not have access to Python.
@@ -86,7 +89,7 @@ class Image:
         for arguments in (shlex.split(a) for step, a in self.steps if step == "COPY"):
             for source in arguments[:-1]:
                 self.copy(ROOT / source, directory / arguments[-1])
-        [build] = [a for step, a in self.steps if step == "RUN" and "collectstatic" in a]
+        [build] = [a for step, a in self.steps if step == "RUN" and "compileall" in a]
         subprocess.run(["sh", "-c", build], cwd=directory, env=self.environment, check=True)
         directory.chmod(0o755)
 
@@ -111,7 +114,7 @@ class Image:
     ) -> "subprocess.Popen[str]":
         contained = ["unshare", "--mount", "sh", "-c", CONTAIN, str(self.directory)]
         return subprocess.Popen(
-            ([] if writable or not can_contain() else contained) + command,
+            ([] if writable else contained) + command,
             cwd=self.directory,
             env={**self.environment, **environment},
             text=True,
@@ -126,8 +129,10 @@ class Image:
         assert process.returncode == 0, output
         return output
 
-    def is_healthy(self, environment: Mapping[str, str]) -> bool:
-        command = json.loads(self.step("HEALTHCHECK").partition("CMD")[2])
+    def is_healthy(self, test: list[str], environment: Mapping[str, str]) -> bool:
+        """Run the health check of a service of a Compose file."""
+        kind, *command = test
+        assert kind == "CMD"
         with self.start(command, environment, stderr=subprocess.DEVNULL) as process:
             return process.wait(timeout=20) == 0
 
@@ -181,23 +186,34 @@ class Place:
 
 
 def compose(name: str, **variables: str) -> dict[str, Any]:
-    """Read a Compose file with its variables resolved; a required one that is missing raises."""
+    """Read a Compose file with the variables of a shell, or of .env, resolved."""
 
     def resolve(match: re.Match[str]) -> str:
-        variable, operator, text = match.groups()
-        if operator == ":?" and not variables.get(variable):
-            raise KeyError(variable)
-        return variables.get(variable) or (text or "" if operator == ":-" else "")
+        variable, default = match.groups()
+        return variables.get(variable) or default or ""
 
     def walk(node: Any) -> Any:
         if isinstance(node, dict):
             return {name: walk(value) for name, value in node.items()}
         if isinstance(node, list):
             return [walk(value) for value in node]
-        return VARIABLE.sub(resolve, node) if isinstance(node, str) else node
+        return VARIABLE.sub(resolve, node).replace("$$", "$") if isinstance(node, str) else node
 
     resolved: dict[str, Any] = walk(yaml.safe_load((ROOT / name).read_text()))
     return resolved
+
+
+def environment(service: dict[str, Any], production: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a container; `production` stands for production.env."""
+    names, found = service.get("env_file", []), dict[str, str]()
+    for name in names:
+        found |= production if name == "production.env" else lines((ROOT / name).read_text())
+    return found | {name: str(value) for name, value in service.get("environment", {}).items()}
+
+
+def lines(text: str) -> dict[str, str]:
+    """Return the variables of a file with lines NAME=value."""
+    return dict(re.findall(r"^([A-Z_]+)=(.*)$", text, re.MULTILINE))
 
 
 def manifests() -> dict[str, dict[str, Any]]:
@@ -212,4 +228,6 @@ def variables_of_example() -> set[str]:
     return set(re.findall(r"^([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
 
 
-needs_linux = pytest.mark.skipif(os.name != "posix", reason="containers are Linux's")
+needs_containment = pytest.mark.skipif(
+    not can_contain(), reason="unshare is not permitted, so the root would not be read-only"
+)

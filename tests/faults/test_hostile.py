@@ -67,11 +67,11 @@ def many_files() -> None:
 
 @contextlib.contextmanager
 def trickle(port: int, beginning: bytes, count: int) -> Iterator[object]:
-    """Open connections whose requests grow by one byte a second."""
+    """Open connections of another network whose requests grow by one byte a second."""
     stopped = threading.Event()
     connections: list[ssl.SSLSocket] = []
     for _ in range(count):
-        plain = socket.create_connection(("127.0.0.1", port))
+        plain = socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.9", 0))
         connections.append(TRUSTING.wrap_socket(plain))
         connections[-1].sendall(beginning)
 

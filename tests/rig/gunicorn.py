@@ -84,7 +84,7 @@ def serve(log: Path, **variables: str) -> Iterator[Server]:
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
         try:
-            wait_for(port, log)
+            wait_for(port, log, environment["HOST"])
             yield Server(port, process)
         finally:
             process.terminate()

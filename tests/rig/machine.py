@@ -21,10 +21,10 @@ def free_port() -> int:
             return port
 
 
-def wait_for(port: int, log: Path) -> None:
+def wait_for(port: int, log: Path, host: str = "127.0.0.1") -> None:
     for _ in range(200):
         time.sleep(0.1)
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
             return
     pytest.fail(log.read_text())  # pragma: no cover
 

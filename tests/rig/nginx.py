@@ -17,26 +17,43 @@ needs_proxy = pytest.mark.skipif(
 )
 
 
+def certify(directory: Path) -> None:
+    """Write a new self-signed certificate and its key."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/certificate.pem"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @contextlib.contextmanager
 def proxy(
-    directory: Path, *instances: int, origins: str | None = None, changes: Mapping[str, str] = {}
+    directory: Path,
+    *instances: int,
+    origins: str | None = None,
+    changes: Mapping[str, str] = {},
 ) -> Iterator[int]:
-    """Run nginx in front of the instances at these ports; yield its TLS port."""
+    """
+    Run nginx in front of the instances at these ports; yield its TLS port.
+
+    It listens on 127.0.0.1 and ::1. `changes` are further replacements in nginx.conf.
+    """
     port = free_port()
-    certify = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    certify += ["-keyout", f"{directory}/key.pem", "-out", f"{directory}/certificate.pem"]
-    subprocess.run(certify, check=True, capture_output=True)
+    certify(directory)
     if origins is not None:
         template = (ROOT / "deploy/allowed_origins.conf.template").read_text()
         (directory / "allowed_origins.conf").write_text(
             template.replace("${CORS_ALLOWED_ORIGINS}", origins)
         )
     text = (ROOT / "deploy/nginx.conf").read_text()
+    servers = "".join(f"server 127.0.0.1:{instance} max_fails=0;" for instance in instances)
     here_instead = {
-        "server web:3000 max_fails=0;": "".join(
-            f"server 127.0.0.1:{p} max_fails=0;" for p in instances
-        ),
-        "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+        # Without a container: the instances are an upstream.
+        "    server {": f"upstream instances {{ {servers} }}\n    server {{",
+        "set $service web:3000;": "set $service instances;",
+        # nginx before 1.25.1 has HTTP/2 as an option of `listen`.
+        "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl http2;",
+        "listen [::]:443 ssl;": f"listen [::1]:{port} ssl http2;",
+        "http2 on;": "",
+        "/var/log/nginx/access.log": f"{directory}/access.log",
         "/etc/nginx/tls": str(directory),
         "/run/allowed_origins.conf": f"{directory}/allowed_origins.conf",
         **changes,

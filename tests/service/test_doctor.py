@@ -131,6 +131,22 @@ def test_a_registration_that_needs_the_mailbox_is_skipped(
     assert steps == [("ok", "readiness"), ("skipped", "register"), ("ok", "clean up")]
 
 
+@pytest.mark.parametrize("registration", ["open"], indirect=True)
+def test_the_doctor_names_the_variable_if_a_service_rejects_its_host(
+    server: Server, settings: Settings
+) -> None:
+    settings.DEBUG, settings.ALLOWED_HOSTS = False, ["api.example.com"]
+    user = {"username": "a", "email": "a", "password": "a"}
+
+    for host, reason in {
+        "": "returned 400 instead of 201: ALLOWED_HOSTS does not contain 127.0.0.1; use --host",
+        "b.example.com:3000": "ALLOWED_HOSTS does not contain b.example.com:3000",
+        "api.example.com": "returned 400 instead of 201$",
+    }.items():
+        with pytest.raises(CheckError, match=reason):
+            Service(server_url(server).rstrip("/"), host).call("POST", "/users", user, expect=201)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_an_unreachable_service_fails() -> None:
     with pytest.raises(CommandError, match="1 check"):

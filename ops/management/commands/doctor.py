@@ -32,9 +32,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--url", help="URL of a running service, such as http://localhost:3000")
+        parser.add_argument("--host", default="", help="the service's name, if not the URL's")
         parser.add_argument("--mail", metavar="ADDRESS", help="send an email to this address")
 
-    def handle(self, *args: Any, url: str | None, mail: str | None, **options: Any) -> None:
+    def handle(
+        self, *args: Any, url: str | None, host: str, mail: str | None, **options: Any
+    ) -> None:
         self.failures = self.skipped = 0
         self.run_check("configuration", check_configuration)
         if not self.failures:
@@ -48,7 +51,7 @@ class Command(BaseCommand):
         if mail:
             self.run_check("email", lambda: send_email(mail))
         if url:
-            self.check_service(Service(url.rstrip("/")))
+            self.check_service(Service(url.rstrip("/"), host))
         if self.failures:
             raise CommandError(f"{self.failures} check(s) failed.")
         skipped = f"; {self.skipped} skipped" if self.skipped else ""
