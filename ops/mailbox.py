@@ -37,8 +37,8 @@ class FileBackend(BaseEmailBackend):
 
     def __init__(self, *, file_path: str | None = None, **options: Any) -> None:
         super().__init__(**options)
-        # Django 5.2 passes no options; Django 6.1 passes those of MAILERS.
-        self.directory = Path(file_path or settings.EMAIL_FILE_PATH)
+        # Django 5.2 passes no options, Django 6.1 those of MAILERS.
+        self.directory = Path(file_path or settings.MAILER["OPTIONS"]["file_path"])
 
     def send_messages(self, email_messages: Sequence[DjangoMessage]) -> int:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
