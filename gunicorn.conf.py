@@ -105,6 +105,7 @@ def post_worker_init(worker):
         name = "localhost" if host in {"127.0.0.1", "0.0.0.0"} else host
         origin = f"http://{name}:{settings.PORT}"
         python = ".venv/bin/python" if Path(sys.prefix).name == ".venv" else "python"
+        worker.log.info("Start    %s", origin)
         worker.log.info("API      %s/%s", origin, settings.API_PATH)
         worker.log.info("Docs     %s/%sdocs", origin, settings.API_PATH)
         worker.log.info("Admin    %s/%s", origin, settings.ADMIN_PATH)

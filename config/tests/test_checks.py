@@ -15,8 +15,8 @@ from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
 from config import api_checks, checks, email_checks
+from config.mailers import NO_MAILER, parse_mailer
 from config.secret_rules import secret_faults
-from config.values import NO_MAILER, parse_mailer
 
 GOOD = {
     "SECRET": ["q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0", "R6tKx2Nw9Vb4Qm7Zc1Yh8Jp3Ls5Df0Ga"],
