@@ -107,7 +107,11 @@ def test_production_is_closed_bounded_and_comes_back() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["read_only"] == (name != "database")
     for name in APP:
-        assert not {"volumes", "cap_add"} & services[name].keys()
+        assert "cap_add" not in services[name]
+        [volume] = services[name]["volumes"]
+        source, target, mode = volume.split(":")
+        assert (ROOT / source / "README.md").read_text().count(target) >= 2
+        assert mode == "ro"
     for name in services.keys() - {"migrate"}:
         assert services[name]["restart"] == "unless-stopped"
         assert services[name]["deploy"]["resources"]["limits"]["memory"]
