@@ -159,6 +159,17 @@ WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
+# Files of users: a directory, or a bucket of S3 that django-storages stores in
+
+MEDIA_URL = "media/"
+DEFAULT_MEDIA = f"{BASE_DIR}/.data/media" if DEBUG else ""
+MEDIA_ROOT = env.read("MEDIA_ROOT", values.parse_directory, DEFAULT_MEDIA)
+MEDIA_BUCKET = env.read("MEDIA_BUCKET", values.parse_bucket, "")
+STORAGES = {
+    "default": values.media_storage(MEDIA_BUCKET),
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+
 # Database
 
 # PgBouncer assigns a connection for one transaction, so no state may remain on it.
