@@ -102,6 +102,7 @@ def post_worker_init(worker):
     """Log the URLs for `make run` when the first worker is ready."""
     if is_reloading and worker.age == 1:
         origin = f"http://{'localhost' if host == '127.0.0.1' else host}:{settings.PORT}"
+        worker.log.info("Start    %s", origin)
         worker.log.info("API      %s/%s", origin, settings.API_PATH)
         worker.log.info("Docs     %s/%sdocs", origin, settings.API_PATH)
         worker.log.info("Admin    %s/%s", origin, settings.ADMIN_PATH)

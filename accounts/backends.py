@@ -1,4 +1,4 @@
-"""Who is it? One place that looks at a password, for the API and the admin alike."""
+"""Authentication by password, for the API and the console, with a limit on failures."""
 
 import contextlib
 import hashlib
@@ -61,7 +61,7 @@ class LoginFailures:
             until = end
             cache.set(self.key, until, window)
         self.counter = f"{self.key}:{until}"
-        # It outlives the window that it is named after, so that it can't expire in between.
+        # It expires after its window, so that it cannot expire between `add` and `incr`.
         failures = count(self.counter, window + 60)
         if failures == quota + 1:
             self.report()

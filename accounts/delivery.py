@@ -1,8 +1,8 @@
 """
-How the outbox is emptied: one email at a time, at least once each.
+The worker that sends the emails of the outbox, one at a time, at least once each.
 
-Any number of workers may run, each with one connection to the database, which never holds a
-transaction while the mail server is asked.
+Any number of workers may run. Each has one connection to the database, which has no open
+transaction while the mail server is called.
 """
 
 import contextlib

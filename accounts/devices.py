@@ -1,9 +1,9 @@
-"""What a person would call the device behind a user agent."""
+"""The name of a device, from its User-Agent."""
 
 import ua_parser
 
 UNKNOWN = "Unknown device"
-LONGEST_USER_AGENT = 512  # a stranger's header, which may have 8 kB, is parsed for every event
+LONGEST_USER_AGENT = 512  # the header may have 8 kB and is parsed for every event
 
 
 def device_name(user_agent: str) -> str:

@@ -1,8 +1,8 @@
 """
 The text of each email and the link in it.
 
-`templates/accounts/email/KIND.txt` has an email's subject and text. A clone overrides it, or adds
-`KIND.html` where the HTML part is to be more than the same text.
+`templates/accounts/email/KIND.txt` has an email's subject and text. A clone can override it, or add
+`KIND.html` for an HTML part other than the same text.
 """
 
 import contextlib

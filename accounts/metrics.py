@@ -1,6 +1,7 @@
-"""What Prometheus reads about accounts, beside the counters of each module."""
+"""Metrics of accounts that are read from tables; the counters are in their modules."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
@@ -53,12 +54,22 @@ def emails() -> Metric:
         "Emails in the outbox, by kind and outcome, until they are pruned.",
         labels=["kind", "outcome"],
     )
-    counts = cache.get_or_set(EMAILS_KEY, lambda: rows(OUTCOMES), FRESH) or []
+    counts = cache.get(EMAILS_KEY)
+    if not are_counts(counts):
+        counts = rows(OUTCOMES)
+        cache.set(EMAILS_KEY, counts, FRESH)
     found = {(kind, outcome): count for kind, outcome, count in counts}
     for kind in OutgoingEmail.Kind.values:
         for outcome in ("sent", "failed", "deferred", "waiting"):
             metric.add_metric([kind, outcome], found.get((kind, outcome), 0))
     return metric
+
+
+def are_counts(value: Any) -> bool:
+    """Tell whether a value of the cache, which others can write, is what `rows` returns."""
+    return isinstance(value, list) and all(
+        isinstance(row, list) and [type(entry) for entry in row] == [str, str, int] for row in value
+    )
 
 
 def rows(statement: str) -> list[list[float]]:

@@ -9,7 +9,7 @@ from accounts.models.events import Origin, origin
 def remember_origin(
     get_response: Callable[[HttpRequest], HttpResponseBase],
 ) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Let what is recorded during a request say who asked, and from where."""
+    """Set the origin of the events of a request: the user, the address and the device."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         here = Origin(

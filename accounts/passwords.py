@@ -1,9 +1,9 @@
 """
-bcrypt, at a cost that hurts an attacker, in a bounded number of places.
+Password hashing: bcrypt in a bounded number of slots, and the rules of a new password.
 
-At cost 14 a hash is about a second of CPU. Were every request that wants one to start at once, the
-rest of the service would wait for the cores; so a process hashes in `HASHING_PLACES` threads of low
-priority, few requests wait for one, briefly, and the others are told to come again.
+At cost 14 a hash takes about a second of CPU. Unbounded hashing would take the cores from all other
+requests. So a process hashes in `HASHING_PLACES` threads of low priority, a few requests wait
+briefly for a slot, and the others get a 503 with `Retry-After`.
 """
 
 import functools
@@ -37,15 +37,15 @@ FREE_THREADS = 3
 NICENESS = 10
 
 live: Any = {"multiprocess_mode": "livesum"}
-PLACES = Gauge("latchkey_hashing_places", "Places for hashing passwords.", **live)
+PLACES = Gauge("latchkey_hashing_places", "Slots for hashing passwords.", **live)
 PLACES_TAKEN = Gauge("latchkey_hashing_places_taken", "Passwords being hashed.", **live)
 TURNS_TAKEN = Gauge(
-    "latchkey_hashing_turns_taken", "Passwords being hashed or waiting for a place.", **live
+    "latchkey_hashing_turns_taken", "Passwords being hashed or waiting for a slot.", **live
 )
 
 
 class HashingBusyError(APIException):
-    """Every place for hashing stayed taken; `wait` is in seconds."""
+    """All hashing slots are in use; `wait` is in seconds."""
 
     status_code = 503
     default_code = "service_unavailable"
@@ -53,7 +53,7 @@ class HashingBusyError(APIException):
 
 
 class BoundedHasher:
-    """A hasher that works in one of the process's places; raises HashingBusyError."""
+    """A hasher that uses a slot of the process; raises HashingBusyError."""
 
     def encode(self, *args: Any) -> str:
         turns, places = hashing_places()
@@ -66,7 +66,7 @@ class BoundedHasher:
             turns.release()
 
     def encode_in_place(self, places: Executor, *args: Any) -> str:
-        """Wait for a place, but not for long."""
+        """Wait for a slot, at most `LONGEST_WAIT` seconds."""
         hashing = places.submit(self.encode_now, *args)
         try:
             return hashing.result(timeout=LONGEST_WAIT)
@@ -81,7 +81,7 @@ class BoundedHasher:
 
 
 class BoundedBCryptSHA256PasswordHasher(BoundedHasher, BCryptSHA256PasswordHasher):
-    """bcrypt over SHA-256, so that nothing is cut at 72 bytes."""
+    """bcrypt over SHA-256, so that no password is truncated at 72 bytes."""
 
     rounds = settings.BCRYPT_ROUNDS
 
@@ -104,7 +104,7 @@ class ImportedBCryptPasswordHasher(BoundedHasher, CuttingBCryptPasswordHasher):
 
 
 def reject_when_full() -> None:
-    """Raise HashingBusyError where not even a turn to wait is free, before work is spent on it."""
+    """Raise HashingBusyError if no request may wait for a slot, before any other work."""
     turns, _ = hashing_places()
     if not turns.acquire(blocking=False):
         raise HashingBusyError
@@ -114,9 +114,9 @@ def reject_when_full() -> None:
 @functools.cache
 def hashing_places() -> tuple[threading.BoundedSemaphore, ThreadPoolExecutor]:
     """
-    Return the turns (being hashed or waiting) and the places (being hashed) of this process.
+    Return the semaphore of requests that hash or wait, and the executor with the hashing slots.
 
-    The turns leave some of the server's threads free, or other requests would find none.
+    The semaphore leaves threads of the server free for other requests.
     """
     turns = max(1, settings.WEB_THREADS - FREE_THREADS)
     places = min(settings.HASHING_PLACES, turns)
@@ -126,7 +126,7 @@ def hashing_places() -> tuple[threading.BoundedSemaphore, ThreadPoolExecutor]:
 
 
 def lower_priority() -> None:
-    """Let requests that don't hash go first; on Linux the priority is a thread's own."""
+    """Lower the priority of this thread, so that other requests run first (Linux only)."""
     if sys.platform == "linux":  # pragma: no branch
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
@@ -137,7 +137,7 @@ def folded(text: str) -> str:
 
 
 class MaximumLengthValidator:
-    """Reject what is too long to be a password, before anything hashes it."""
+    """Reject a password that is too long, before it is hashed."""
 
     def validate(self, password: str, user: object = None) -> None:
         if len(password) > MAXIMUM_LENGTH:

@@ -1,8 +1,8 @@
 """
-Access and refresh tokens: JWTs (RFC 7519), HS256, each kind under a secret of its own.
+Access and refresh tokens: JWTs (RFC 7519), HS256, each type with a secret of its own.
 
-simplejwt mints and signs them; this module says what they claim and believes nothing of what it
-reads until every claim is of its kind. No database and no HTTP in here.
+simplejwt signs them and verifies signatures. This module defines the claims and checks the type of
+each one that it reads. It uses neither the database nor HTTP.
 """
 
 from collections.abc import Collection, Sequence
@@ -27,18 +27,18 @@ DEFAULT_AUDIENCE = "latchkey"
 
 
 class TokenError(Exception):
-    """The token is not one of ours, not of this kind, or over; which of these is not told."""
+    """The token is invalid, expired or of another type; the error does not say which."""
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a well-signed token says; `is_expired` is judged by this machine's clock."""
+    """The claims of a signed token; `is_expired` uses this machine's clock."""
 
     user_id: Any  # as the user's primary key
     session_id: UUID
     token_id: UUID
     expires_at: datetime
-    # When and how the user signed in (RFC 8176); a refresh token does not say it.
+    # When and how the user signed in (RFC 8176). A refresh token does not contain it.
     authenticated_at: datetime | None = None
     methods: tuple[str, ...] = ()
 
@@ -62,7 +62,7 @@ class RotatingBackend(TokenBackend):
         self.secrets = secrets
 
     def decode(self, token: Any, verify: bool = True) -> dict[str, Any]:
-        # The claims are judged by `read`: PyJWT takes odd ones for granted, or raises on them.
+        # `read` checks the claims. PyJWT accepts malformed ones, or raises other exceptions.
         options: Any = {"verify_signature": True, "verify_exp": False, "verify_iat": False}
         options |= {"verify_nbf": False, "verify_aud": False, "verify_iss": False}
         options |= {"verify_sub": False, "verify_jti": False}
@@ -98,7 +98,7 @@ def write(
     authenticated_at: datetime | None = None,
     methods: Collection[str] = (),
 ) -> str:
-    """Return the token that says just this; the same arguments give the same string."""
+    """Return the token with these claims; the same arguments give the same string."""
     authentication: dict[str, Any] = {}
     if authenticated_at is not None:
         authentication = {"auth_time": int(authenticated_at.timestamp()), "amr": list(methods)}
@@ -118,9 +118,9 @@ def write(
 
 def read(kind: Kind, text: str) -> Claims:
     """
-    Return the claims of a token of this kind, expired or not.
+    Return the claims of a token of this type, expired or not.
 
-    Raises TokenError for anything that `write` has not signed, in whatever way it is odd.
+    Raises TokenError for any other text, malformed in any way.
     """
     if len(text) > LONGEST_TOKEN:
         raise TokenError
@@ -174,7 +174,7 @@ def read_user_id(claim: Any) -> Any:
 
 
 def read_uuid(claim: Any, form: str) -> UUID:
-    """Read a UUID that is written in just this form."""
+    """Read a UUID in its canonical form."""
     try:
         value = UUID(claim)
     except (ValueError, TypeError, AttributeError) as error:
@@ -185,7 +185,7 @@ def read_uuid(claim: Any, form: str) -> UUID:
 
 
 def read_time(expires: Any, issued: Any) -> datetime:
-    """Read `exp`; `iat` has to be a time and is not judged, since instances' clocks differ."""
+    """Read `exp`. `iat` must be a time; its value is not compared, because clocks differ."""
     for claim in (expires, issued):
         if type(claim) is not int or not 0 <= claim <= LARGEST_TIME:
             raise TokenError

@@ -154,7 +154,7 @@ def problems(
 
 
 def add_response(responses: dict[str, Any], status: str, response: dict[str, Any]) -> None:
-    """Add an error response; an app's own description of the same status stands before it."""
+    """Add an error response; an app's own description of the same status comes first."""
     own = responses.get(status, {})
     texts = [own.get("description"), response["description"]]
     responses[status] = response | own | {"description": " ".join(filter(None, texts))}

@@ -11,9 +11,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-import django
-
-from config import __version__, values
+from config import __version__, mailers, values
 from config.databases import web_database
 from config.environment import Environment
 from config.logs import logging_config
@@ -243,31 +241,19 @@ SESSION_LIMIT = env.integer("SESSION_LIMIT", 100, low=0, high=1_000_000)  # 0: n
 # Email and the links in it
 
 PUBLIC_URL = env.read(
-    "PUBLIC_URL", values.parse_link_base, f"http://localhost:{PORT}" if DEBUG else ""
+    "PUBLIC_URL", mailers.parse_link_base, f"http://localhost:{PORT}" if DEBUG else ""
 )
-FRONTEND_URL = env.read("FRONTEND_URL", values.parse_link_base, "")
+FRONTEND_URL = env.read("FRONTEND_URL", mailers.parse_link_base, "")
 DEFAULT_FROM_EMAIL = env.text(
     "DEFAULT_FROM_EMAIL", "Latchkey <latchkey@localhost>" if DEBUG else ""
 )
-DEFAULT_MAILER = values.file_mailer(str(BASE_DIR / ".data/mail")) if DEBUG else {}
-MAILER = env.read("EMAIL_URL", values.parse_mailer, DEFAULT_MAILER)
-EMAIL_ENABLED = MAILER not in ({}, values.NO_MAILER)
+DEFAULT_MAILER = mailers.file_mailer(str(BASE_DIR / ".data/mail")) if DEBUG else {}
+MAILER = env.read("EMAIL_URL", mailers.parse_mailer, DEFAULT_MAILER)
+EMAIL_ENABLED = MAILER not in ({}, mailers.NO_MAILER)
 # The directory of the development mailbox, which /mail shows.
 MAILBOX = MAILER["OPTIONS"].get("file_path") if DEBUG else None
-# Django 6.1 reads MAILERS and rejects the settings that 5.2 reads.
-if django.VERSION >= (6, 1):  # pragma: no cover - `make matrix` runs it.
-    MAILERS = {"default": MAILER or values.NO_MAILER}
-else:
-    EMAIL_BACKEND = (MAILER or values.NO_MAILER)["BACKEND"]
-    OPTIONS = (MAILER or values.NO_MAILER)["OPTIONS"]
-    EMAIL_FILE_PATH = OPTIONS.get("file_path")
-    EMAIL_HOST = OPTIONS.get("host", "localhost")
-    EMAIL_PORT = OPTIONS.get("port", 25)
-    EMAIL_HOST_USER = OPTIONS.get("username", "")
-    EMAIL_HOST_PASSWORD = OPTIONS.get("password", "")
-    EMAIL_USE_TLS = OPTIONS.get("use_tls", False)
-    EMAIL_USE_SSL = OPTIONS.get("use_ssl", False)
-    EMAIL_TIMEOUT = OPTIONS.get("timeout")
+# MAILERS in Django 6.1, EMAIL_BACKEND and so on before.
+globals().update(mailers.django_settings(MAILER))
 EMAIL_RETENTION = timedelta(days=env.integer("EMAIL_RETENTION_DAYS", 14, low=1, high=3650))
 
 # Account lifecycle

@@ -15,6 +15,7 @@ class StartView(View):
             "version": settings.VERSION,
             # In production the path of the console may be private.
             "links_console": settings.DEBUG and settings.ADMIN_ENABLED,
+            "has_mailbox": bool(settings.MAILBOX),
         }
         return render(request, "config/start.html", context)
 

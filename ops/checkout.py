@@ -60,3 +60,13 @@ def tidy(root: Path, *paths: str) -> None:
         return
     for arguments in (["check", "--fix", "--select=I"], ["format"]):
         subprocess.run([ruff, *arguments, "--quiet", *paths], cwd=root, check=True)  # noqa: S603 - fixed
+
+
+def write_client_types(root: Path) -> None:
+    """Write the TypeScript types again, in a new process, which has the changed apps."""
+    types = root / "docs/clients/schema.d.ts"
+    if not types.exists():
+        return
+    command = [sys.executable, "manage.py", "clienttypes"]
+    output = subprocess.check_output(command, cwd=root, text=True)  # noqa: S603 - fixed
+    types.write_text(output)

@@ -8,7 +8,7 @@ from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.locmem import LocMemCache
 from django.http import HttpResponse
 
-# The key of a JSON object that stands for a response.
+# The key of a JSON object that represents a response.
 RESPONSE = "django.http.HttpResponse"
 
 

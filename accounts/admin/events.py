@@ -48,8 +48,8 @@ class EventAdmin(RecordAdmin):
 
     @admin.display(description="user")
     def whose(self, event: Event) -> str:
-        gone = event.user_id is None or event.kind == Event.Kind.DELETED
-        return event.username if gone else link("user_change", event.username, event.user_id)
+        is_deleted = event.user_id is None or event.kind == Event.Kind.DELETED
+        return event.username if is_deleted else link("user_change", event.username, event.user_id)
 
     @admin.display(description="done by")
     def by(self, event: Event) -> str:

@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
             name='Ticket',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('purpose', models.CharField(choices=[('verify', 'verify the address'), ('change', 'change the address'), ('reset', 'reset the password'), ('undo', 'undo a change'), ('register', 'register'), ('invite', 'accept an invitation'), ('force', 'replace a password that must be changed'), ('mfa', 'complete a sign-in'), ('passkey', 'answer a passkey challenge')], editable=False, max_length=16)),
+                ('purpose', models.CharField(choices=[('verify', 'verify the address'), ('change', 'change the address'), ('reset', 'reset the password'), ('undo', 'undo a change'), ('register', 'register'), ('invite', 'accept an invitation'), ('force', 'replace a password that must be changed'), ('mfa', 'complete a sign-in'), ('passkey', 'complete a passkey challenge')], editable=False, max_length=16)),
                 ('address', models.EmailField(blank=True, editable=False, max_length=254)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
                 ('expires_at', models.DateTimeField(editable=False)),

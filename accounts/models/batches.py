@@ -47,8 +47,8 @@ def delete_referring_rows(row: models.Model) -> None:
     """
     Delete the rows that a deletion of this row would delete too, of any app and in any number.
 
-    Django alone deletes them in one statement for each relation. What it would protect is left for
-    its own deletion of the row to judge, after everything else is gone.
+    Django alone deletes them in one statement for each relation. Rows that it would protect are
+    left for its own deletion of the row, which comes last.
     """
     for relation in cascading_relations(type(row)):
         try:
@@ -62,10 +62,10 @@ def delete_referring(relation: Any, keys: list[Any], above: frozenset[Model]) ->
     """Delete the rows that refer to these keys, after the rows that refer to those."""
     model = relation.related_model
     referring = model._base_manager.filter(**{f"{relation.field.name}__in": keys})
-    # Found at once: a search for each batch would pass over those before it.
+    # One query reads all keys: a query for each batch would scan the deleted rows again.
     for batch in chunks(list(referring.values_list("pk", flat=True))):
         for below in cascading_relations(model):
-            # Models that refer to each other in a circle are left to Django.
+            # Django handles models that refer to each other in a circle.
             if below.related_model not in above | {model}:
                 delete_referring(below, batch, above | {model})
         model._base_manager.filter(pk__in=batch).delete()

@@ -1,7 +1,7 @@
 """
-SQL that is compiled from the ORM once in a process, for what every request begins with.
+SQL compiled from the ORM once per process, for the query of every authenticated request.
 
-To compile it takes the ORM five times as long as PostgreSQL takes to run it.
+The ORM takes longer to compile it than PostgreSQL to run it.
 """
 
 from collections.abc import Sequence

@@ -8,8 +8,9 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
 from django.db.models.functions import Now
 
+from accounts.models.access import RejectedError, granting_access
 from accounts.models.changes import ChangesModel
-from accounts.models.sessions import RejectedError, Session, granting_access
+from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
 from accounts.passwords import MAXIMUM_LENGTH
 
@@ -30,7 +31,7 @@ class PasswordUnchangedError(RejectedError):
 
 
 class CredentialsModel(ChangesModel, AbstractBaseUser):
-    """A user with a password. Hashing takes a second, so nothing is locked meanwhile."""
+    """A user with a password. Hashing takes a second, so no row is locked while it runs."""
 
     # The count of failures that a sign-in was verified under; the backend sets it.
     failures: Any = None
@@ -79,7 +80,7 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         """
         Lock the row of a user whose password was just verified, and return it as it is `now`.
 
-        Raises StaleLoginError where it has become another password, or the user inactive or gone.
+        Raises StaleLoginError if the password was changed, or the user deactivated or deleted.
         """
         row = (
             type(self)

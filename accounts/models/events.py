@@ -114,7 +114,7 @@ class EventQuerySet(models.QuerySet["Event"]):
 
 
 def emit(kind: str, user_id: int | None, session_id: UUID | None, **more: Any) -> None:
-    """Write an event's line and count it, once it stands."""
+    """Log an event and count it, after the transaction has committed."""
     fields = {"event": str(kind), "user_id": user_id, "session_id": session_id, **more}
 
     def write() -> None:
@@ -155,7 +155,7 @@ class Event(models.Model):
     """
     One thing that happened: to whom, by whom, from where. No secret is ever part of it.
 
-    Users and sessions are named, not referenced: an event outlives both, as it was written.
+    Users and sessions are named, not referenced, because an event is kept after both.
     """
 
     class Kind(models.TextChoices):

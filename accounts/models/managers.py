@@ -14,7 +14,8 @@ from accounts.identities import lookup_form
 from accounts.models.batches import key_batches
 from accounts.models.compiled import CompiledQuery
 from accounts.models.outbox import OutgoingEmail
-from accounts.models.sessions import Session, load_user, user_fields
+from accounts.models.session_tokens import load_user, user_fields
+from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from django.db import models, transaction
 from django.db.models.functions import Lower, Now
 
 from accounts.counting import count, network_of
+from accounts.models.email_kinds import LIMITED, PURPOSES, Kind, may_receive, purpose_of
 from accounts.models.events import Event
 from accounts.models.tickets import Ticket, TicketError, lock_active, lock_address
 
@@ -162,28 +163,7 @@ class OutgoingEmail(models.Model):
     the worker clears it when it looks the account up.
     """
 
-    class Kind(models.TextChoices):
-        VERIFY_EMAIL = "verify_email", "verify address"
-        RESET_PASSWORD = "reset_password", "reset password"
-        REGISTRATION = "registration", "registration"
-        ALREADY_REGISTERED = "already_registered", "already registered"
-        INVITATION = "invitation", "invitation"
-        CONFIRM_EMAIL = "confirm_email", "confirm new address"
-        EMAIL_CHANGE_ASKED = "email_change_asked", "change of address requested"
-        EMAIL_CHANGED = "email_changed", "address changed"
-        PASSWORD_CHANGED = "password_changed", "password changed"
-        PASSWORD_RESET = "password_reset", "password reset"
-        NEW_DEVICE = "new_device", "new device"
-        TOKEN_REUSE = "token_reuse", "refresh token used twice"
-        LOGIN_FAILURES = "login_failures", "failed sign-ins"
-        FACTOR_ADDED = "factor_added", "second factor added"
-        FACTOR_REMOVED = "factor_removed", "second factor removed"
-        RECOVERY_CODE_USED = "recovery_code_used", "recovery code used"
-        RECOVERY_CODES_REPLACED = "recovery_codes_replaced", "recovery codes replaced"
-        FACTOR_RESET_BEGUN = "factor_reset_begun", "factor reset requested"
-        PASSKEY_CLONED = "passkey_cloned", "copied passkey rejected"
-        TOKEN_CREATED = "token_created", "API token created"
-        ACCOUNT_DELETED = "account_deleted", "account deleted"
+    Kind = Kind
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=32, choices=Kind, editable=False)
@@ -251,8 +231,8 @@ class OutgoingEmail(models.Model):
         """
         Look up the account of the entered identity and keep its address instead.
 
-        Deletes the row and returns False where there is no active account, or where its address
-        has had as many emails as EMAIL_LIMIT allows.
+        Deletes the row and returns False if there is no active account, or if its address has
+        reached EMAIL_LIMIT.
         """
         try:
             with transaction.atomic():
@@ -278,7 +258,7 @@ class OutgoingEmail(models.Model):
             Event.objects.record(Event.Kind.PASSWORD_RESET_ASKED, self.user)
 
     def recipient(self) -> "tuple[str, User | None, str]":
-        """Return the kind, account and address that the entered identity stands for, or raise."""
+        """Return the kind, the account and the address for the entered identity, or raise."""
         user = get_user_model().objects.with_identity(self.identity)
         if self.kind != OutgoingEmail.Kind.REGISTRATION:
             if user is None:
@@ -307,42 +287,3 @@ class OutgoingEmail(models.Model):
             self.fail(error)
         else:
             OutgoingEmail.objects.filter(pk=self.pk).update(error=error)
-
-
-def may_receive(kind: str, user: "User | None") -> bool:
-    """Tell whether an email of this kind may go to this user: notices need a verified address."""
-    return kind in UNVERIFIED or bool(user and user.email_verified)
-
-
-def purpose_of(kind: str, *, with_undo: bool = False) -> str | None:
-    """Return the purpose of the ticket that an email of this kind carries."""
-    if with_undo and kind in UNDOABLE and settings.UNDO_LIFETIME:
-        return Ticket.Purpose.UNDO
-    return PURPOSES.get(kind)
-
-
-Kind = OutgoingEmail.Kind
-# The emails whose whole point is a link.
-PURPOSES: dict[str, str] = {
-    Kind.VERIFY_EMAIL: Ticket.Purpose.VERIFY,
-    Kind.RESET_PASSWORD: Ticket.Purpose.RESET,
-    Kind.REGISTRATION: Ticket.Purpose.REGISTER,
-    Kind.INVITATION: Ticket.Purpose.INVITE,
-    Kind.CONFIRM_EMAIL: Ticket.Purpose.CHANGE,
-}
-# The notices that may carry an undo link.
-UNDOABLE = frozenset({Kind.EMAIL_CHANGED, Kind.FACTOR_ADDED, Kind.FACTOR_RESET_BEGUN})
-# What may go to an address that is not verified, or no longer.
-UNVERIFIED = frozenset(
-    {*PURPOSES, Kind.ALREADY_REGISTERED, Kind.EMAIL_CHANGE_ASKED, Kind.EMAIL_CHANGED}
-)
-# What strangers can cause. To confirm a new address takes an account, which anybody can register.
-LIMITED = frozenset(
-    {
-        Kind.VERIFY_EMAIL,
-        Kind.RESET_PASSWORD,
-        Kind.REGISTRATION,
-        Kind.ALREADY_REGISTERED,
-        Kind.CONFIRM_EMAIL,
-    }
-)

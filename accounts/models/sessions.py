@@ -1,82 +1,41 @@
 """
 Sessions: the devices on which users are signed in.
 
-Their times come from the database's clock, so that instances whose clocks differ agree on what is
-over; a token's times are its session's, cut to whole seconds.
+All times are the database's, so that instances with different clocks agree on what has expired. A
+token has the times of its session, in whole seconds.
 """
 
-import functools
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.postgres.fields import ArrayField
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection, models, transaction
+from django.db import connection, models, transaction
 from django.db.models import Exists
-from django.db.models.expressions import RawSQL
 from django.db.models.functions import Least, Now
 from django.utils import timezone
-from prometheus_client import Counter
 
 from accounts import tokens
+from accounts.models.access import PasswordChangeRequiredError, granting_access
 from accounts.models.batches import BATCH, chunks
-from accounts.models.compiled import CompiledQuery
 from accounts.models.events import Event, emit, event_context
 from accounts.models.outbox import OutgoingEmail
+from accounts.models.session_tokens import SessionError, TokenQuerySet
 
 if TYPE_CHECKING:
     from accounts.models import User
 
 
-REFRESHES = Counter(
-    "latchkey_refreshes", "Unexpired refresh tokens that were presented, by outcome.", ["outcome"]
-)
-
-
-class SessionError(Exception):
-    """The token names no session that it could be used with."""
-
-
-class RejectedError(Exception):
-    """Access was not granted although the password was right."""
-
-    reason: str
-
-
-class PasswordChangeRequiredError(RejectedError):
-    """The user must choose another password before signing in."""
-
-    reason = "password change required"
-
-
-@contextmanager
-def granting_access(user: "User") -> Iterator[None]:
-    """
-    Grant what a right password gives access to.
-
-    A rejection is recorded after its transaction was rolled back, and keeps the count of failures.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = error.reason if isinstance(error, RejectedError) else "not completed"
-        with suppress(DatabaseError):
-            Event.objects.record_rejection(user, reason)
-        raise
-    user.clear_failures()
-
-
-class SessionQuerySet(models.QuerySet["Session"]):
-    def active(self) -> "SessionQuerySet":
+class SessionQuerySet(TokenQuerySet):
+    def active(self) -> Self:
         return self.filter(ended_at=None, expires_at__gt=Now())
 
-    def over(self, since: timedelta) -> "SessionQuerySet":
-        """Select what ended or expired longer ago than `since`."""
-        return self.alias(over_at=Least("ended_at", "expires_at")).filter(over_at__lt=Now() - since)
+    def ended_before(self, age: timedelta) -> Self:
+        """Select the sessions that ended or expired longer ago than `age`."""
+        closed_at = Least("ended_at", "expires_at")
+        return self.alias(closed_at=closed_at).filter(closed_at__lt=Now() - age)
 
     def end(self, reason: str) -> int:
         """
@@ -89,7 +48,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return ended if ended < BATCH else ended + rows.end_by_keys(reason)
 
     def end_by_keys(self, reason: str) -> int:
-        """End any number, found at once: a search for each batch would pass over others."""
+        """End the sessions in batches of keys, which one query reads."""
         keys = chunks(list(self.values_list("pk", flat=True)))
         return sum(self.model.objects.filter(pk__in=batch).end_batch(reason) for batch in keys)
 
@@ -113,7 +72,7 @@ class SessionQuerySet(models.QuerySet["Session"]):
         return len(ended)
 
     def end_least_recently_used(self, *, keep: int) -> None:
-        """End the active sessions but for so many, those that were used last."""
+        """End the active sessions except the `keep` that were used last."""
         surplus = self.active().order_by("-last_used_at", "-pk")[keep:]
         surplus.end_by_keys(Session.Reason.SESSION_LIMIT)
 
@@ -188,83 +147,6 @@ class SessionQuerySet(models.QuerySet["Session"]):
             sessions.end_least_recently_used(keep=limit - 1)
         return bool(is_known), bool(has_signed_in)
 
-    def authenticate(self, claims: tokens.Claims) -> "Session":
-        """
-        Return the active session of an access token, with its active user, in one query.
-
-        Of the session it reads the identifier; other columns are read on access.
-        """
-        query = authentication_query()
-        given: dict[Any, Any] = {"session_id": claims.session_id, "user_id": claims.user_id}
-        with connection.cursor() as cursor:
-            cursor.execute(query.statement, [given[name] for name in query.parameters])
-            row = cursor.fetchone()
-        if row is None:
-            raise SessionError
-        session_id, *values = query.values(row)
-        session: Session = Session.from_db(DEFAULT_DB_ALIAS, ["id"], [session_id])
-        session.user = load_user(values)
-        return session
-
-    def rotate(self, claims: tokens.Claims) -> "Session":
-        """
-        Spend a refresh token and return its session, which has a new one.
-
-        One conditional UPDATE: of several at once PostgreSQL lets one through and shows the others
-        the row that it left. A token that was spent before ends its session, unless it was spent
-        last and within the grace. That write is outside any transaction, so that the 401
-        that follows cannot roll it back. Raises SessionError.
-        """
-        parameters: Any = {
-            "id": claims.session_id,
-            "user_id": claims.user_id,
-            "presented": claims.token_id,
-            "next": uuid.uuid4(),
-            "lifetime": settings.REFRESH_TOKEN_LIFETIME,
-            "maximum_age": settings.SESSION_MAX_AGE,
-        }
-        with connection.cursor() as cursor:
-            cursor.execute(ROTATE, parameters)
-            row = cursor.fetchone()
-        if row is None:
-            return self.replay(claims)
-        REFRESHES.labels("rotated").inc()
-        session: Session = Session.from_db(DEFAULT_DB_ALIAS, ROTATED, row[:-1])
-        session.now = row[-1]
-        return session
-
-    def replay(self, claims: tokens.Claims) -> "Session":
-        """Return the session of a token spent within the grace, or end the session of a replay."""
-        active = self.active().filter(
-            pk=claims.session_id,
-            user_id=claims.user_id,
-            # With a lowered SESSION_MAX_AGE an older session has expired; this is no replay.
-            created_at__gt=Now() - settings.SESSION_MAX_AGE,
-        )
-        grace = active.annotate(now=Now()).filter(  # type: ignore[no-redef]
-            previous_token_id=claims.token_id,
-            last_used_at__gt=Now() - settings.REFRESH_GRACE,
-            user__is_active=True,
-        )
-        if settings.REFRESH_GRACE and (session := grace.first()):
-            REFRESHES.labels("grace").inc()
-            return session
-        replayed = active.end_replayed()
-        REFRESHES.labels("replayed" if replayed else "refused").inc()
-        raise SessionError
-
-    @transaction.atomic
-    def end_replayed(self) -> int:
-        """End the session of a token that was used twice, and send its user a notice."""
-        session = self.select_related("user").first()
-        ended = self.end(Session.Reason.TOKEN_REUSE)
-        if session and ended:
-            events = Event.objects.filter(session_id=session.pk, kind=Event.Kind.REPLAYED)
-            OutgoingEmail.objects.enqueue(
-                OutgoingEmail.Kind.TOKEN_REUSE, session.user, event=events.first()
-            )
-        return ended
-
 
 # An array, because a join with a subquery is planned by statistics that may not know the rows. The
 # rows are locked, so one that ended meanwhile does not count: a batch that is not full is the last.
@@ -282,43 +164,6 @@ END = """
       FROM ended JOIN accounts_user AS owner ON owner.id = ended.user_id
  RETURNING user_id, session_id
 """
-ROTATE = """
-    UPDATE accounts_session AS session
-       SET token_id = %(next)s, previous_token_id = session.token_id,
-           last_used_at = statement_timestamp(),
-           expires_at = LEAST(statement_timestamp() + %(lifetime)s,
-                              session.created_at + %(maximum_age)s)
-      FROM accounts_user AS owner
-     WHERE session.id = %(id)s AND session.user_id = %(user_id)s
-       AND session.token_id = %(presented)s
-       AND session.ended_at IS NULL AND session.expires_at > statement_timestamp()
-       AND session.created_at > statement_timestamp() - %(maximum_age)s
-       AND owner.id = session.user_id AND owner.is_active
- RETURNING session.id, session.user_id, session.token_id, session.last_used_at,
-           session.expires_at, session.authenticated_at, session.methods, statement_timestamp()
-"""
-# What it returns, but for the time: all that a pair of tokens says.
-ROTATED = ["id", "user_id", "token_id", "last_used_at", "expires_at"]
-ROTATED += ["authenticated_at", "methods"]
-
-
-@functools.cache
-def authentication_query() -> CompiledQuery:
-    """Compile the query of an access token; its parameters are the names of the claims."""
-    session_id, user_id = (RawSQL("%s", [name]) for name in ("session_id", "user_id"))
-    sessions = Session.objects.active().filter(pk=session_id, user_id=user_id, user__is_active=True)
-    return CompiledQuery(sessions.values_list("pk", *(f"user__{name}" for name in user_fields())))
-
-
-@functools.cache
-def user_fields() -> list[str]:
-    return [field.attname for field in get_user_model()._meta.concrete_fields]
-
-
-def load_user(values: Sequence[Any]) -> "User":
-    """Return the user of these values, which are in the order of `user_fields`."""
-    user: User = get_user_model().from_db(DEFAULT_DB_ALIAS, user_fields(), values)
-    return user
 
 
 def by_password() -> list[str]:
@@ -327,10 +172,10 @@ def by_password() -> list[str]:
 
 class Session(models.Model):
     """
-    A device on which a user is signed in, from login to its end.
+    A device on which a user is signed in.
 
-    Of its refresh tokens the live one is known by its identifier, so every other is spent; the
-    one before is remembered for the grace. No token is stored.
+    The row has the identifiers of its current refresh token and of the previous one, which is
+    accepted within the grace. Every other refresh token is spent. No token is stored.
     """
 
     class Reason(models.TextChoices):
@@ -383,7 +228,7 @@ class Session(models.Model):
             models.Index(Least("ended_at", "expires_at"), name="accounts_session_over"),
             models.Index(fields=["created_at", "id"], name="accounts_session_created_at"),
             models.Index(fields=["ip_address"], name="accounts_session_ip_address"),
-            # Only of what has ended: a refresh has no part in it.
+            # Only ended sessions, so that a refresh does not update it.
             models.Index(
                 fields=["end_reason", "created_at", "id"],
                 condition=models.Q(ended_at__isnull=False),
@@ -404,7 +249,7 @@ class Session(models.Model):
 
     @property
     def state(self) -> str:
-        """Say how things stand, in a word or two, by this machine's clock."""
+        """Active, expired, or why the session ended."""
         if self.ended_at:
             return self.get_end_reason_display()
         return "active" if self.expires_at > timezone.now() else "expired"
@@ -420,7 +265,7 @@ class Session(models.Model):
         self.save(update_fields=[*names, "methods", "expires_at"])
 
 
-# Whatever isn't named here is a session ended by somebody or something else.
+# The kinds of events of these reasons; of all others, SESSION_ENDED.
 ENDINGS: dict[str, Event.Kind] = {
     Session.Reason.LOGOUT: Event.Kind.SIGNED_OUT,
     Session.Reason.LOGOUT_ALL: Event.Kind.SIGNED_OUT,

@@ -1,5 +1,5 @@
 """
-Tickets: permission to do one thing once, handed out in an email, a challenge or a response.
+Tickets: permission to do one thing once, sent in an email, a challenge or a response.
 
 A ticket is a row. Its token is derived from the row's id and SECRET and is stored nowhere, so a
 stolen database opens nothing. All times are those of the database.
@@ -62,13 +62,13 @@ def read_token(token: object, purposes: Iterable[str]) -> tuple[str, uuid.UUID]:
 
 
 def lock_address(address: str) -> None:
-    """Let one transaction at a time decide about an address, whether it has an account or not."""
+    """Serialize transactions about an address, whether or not it has an account."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(lower(%s), 0))", [address])
 
 
 def lock_active(user_id: int) -> None:
-    """Lock the row of an active user, which decides between concurrent changes of the account."""
+    """Lock the row of an active user, which orders concurrent changes; raises TicketError."""
     users = get_user_model().objects.select_for_update(no_key=True)
     if not users.filter(pk=user_id, is_active=True).exists():
         raise TicketError
@@ -169,7 +169,7 @@ class Ticket(models.Model):
         INVITE = "invite", "accept an invitation"
         FORCE = "force", "replace a password that must be changed"
         MFA = "mfa", "complete a sign-in"
-        PASSKEY = "passkey", "answer a passkey challenge"
+        PASSKEY = "passkey", "complete a passkey challenge"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     purpose = models.CharField(max_length=16, choices=Purpose, editable=False)

@@ -245,7 +245,7 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
 
 
 def reason_to_end_sessions(changes: set[str], ticket: Ticket | None) -> str | None:
-    """Return why changed fields end sessions; an activation restores none that was left over."""
+    """Return why changed fields end the sessions, or None; an activation ends remaining ones."""
     reasons = Session.Reason
     if "is_active" in changes:
         return reasons.ACCOUNT

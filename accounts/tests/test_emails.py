@@ -16,7 +16,7 @@ from pytest_django import Settings
 from accounts.emails import build, link_of
 from accounts.management.commands.previewmail import example
 from accounts.models import OutgoingEmail, Ticket, User
-from accounts.models.outbox import PURPOSES
+from accounts.models.email_kinds import PURPOSES
 from tests.rig.smtp import use_mailer
 
 Kind = OutgoingEmail.Kind
@@ -202,7 +202,7 @@ class TestPreview:
             call_command("previewmail")
 
 
-def test_the_name_of_an_account_is_told_only_where_the_event_has_it(
+def test_the_name_of_an_account_is_shown_only_if_the_event_has_it(
     make_user: Callable[..., User],
 ) -> None:
     """A stranger's username in an email to any address would be an advertisement."""

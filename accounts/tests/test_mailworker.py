@@ -150,7 +150,7 @@ class TestOnce:
         server: MailServer,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("config.values.SMTP_TIMEOUT", 0.5)
+        monkeypatch.setattr("config.mailers.SMTP_TIMEOUT", 0.5)
         use_mailer(settings, server.url)
         server.delay = 2
         enqueue(user, "a@example.com")

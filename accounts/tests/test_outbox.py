@@ -14,7 +14,8 @@ from django.db.models.functions import Now
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from accounts.models import Event, OutgoingEmail, Ticket, User
-from accounts.models.outbox import ATTEMPTS, LIMITED, PURPOSES, UNVERIFIED
+from accounts.models.email_kinds import LIMITED, PURPOSES, UNVERIFIED
+from accounts.models.outbox import ATTEMPTS
 
 Kind = OutgoingEmail.Kind
 emails = OutgoingEmail.objects

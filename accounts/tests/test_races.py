@@ -292,7 +292,7 @@ def test_two_prunings_at_once_share_the_work(user: User, sign_in: SignIn) -> Non
     user.sessions.update(expires_at=user.date_joined - timedelta(days=365))
 
     def prune_ended(_: APIClient) -> int:
-        return sum(prune(Session.objects.over(timedelta(days=30)), size=2))
+        return sum(prune(Session.objects.ended_before(timedelta(days=30)), size=2))
 
     assert sum(at_once(prune_ended, prune_ended)) == 10
     assert not Session.objects.exists()

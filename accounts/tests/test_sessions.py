@@ -176,7 +176,7 @@ class TestPrune:
         assert recent is not None
         over.filter(pk=recent.pk).update(ended_at=F("ended_at") + timedelta(days=2))
 
-        assert list(prune(Session.objects.over(timedelta(days=30)), size=2)) == [2, 1]
+        assert list(prune(Session.objects.ended_before(timedelta(days=30)), size=2)) == [2, 1]
         assert set(user.sessions.values_list("pk", flat=True)) == {
             recent.pk, claimed_session(live),
         }  # fmt: skip
@@ -185,7 +185,7 @@ class TestPrune:
         sign_in(user)
         user.sessions.update(expires_at=Now() - timedelta(days=31))
 
-        assert sum(prune(Session.objects.over(timedelta(days=30)), size=2)) == 1
+        assert sum(prune(Session.objects.ended_before(timedelta(days=30)), size=2)) == 1
 
 
 def claimed_session(device: Any) -> uuid.UUID:

@@ -11,7 +11,7 @@ from django.db import connection, models
 from accounts import tokens
 from accounts.models import Session, User
 from accounts.models.managers import user_query
-from accounts.models.sessions import authentication_query, user_fields
+from accounts.models.session_tokens import authentication_query, user_fields
 from conftest import SignIn
 
 

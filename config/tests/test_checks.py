@@ -17,8 +17,8 @@ from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
 from config import api_checks, checks, email_checks, storage_checks
+from config.mailers import NO_MAILER, parse_mailer
 from config.secret_rules import secret_faults
-from config.values import NO_MAILER, parse_mailer
 from tests.service.guest.models import Photo
 
 GOOD = {

@@ -575,7 +575,7 @@ class TestEmail:
             ("smtp+ssl", 465, False, True),
         ],
     )
-    def test_django_is_told(
+    def test_django_gets_the_settings(
         self, monkeypatch: pytest.MonkeyPatch, scheme: str, port: int, tls: bool, ssl: bool
     ) -> None:
         settings = load(monkeypatch, EMAIL_URL=f"{scheme}://user:word@smtp.example.com")

@@ -217,7 +217,7 @@ class TestEveryPage:
         expect(page.locator("form")).to_be_hidden()
         assert not Session.objects.active().exists()
 
-    def test_a_service_that_cannot_be_reached_is_told(self, page: Page, name: str) -> None:
+    def test_a_service_that_cannot_be_reached_is_reported(self, page: Page, name: str) -> None:
         page.route("**/api/v1/**", lambda route: route.abort())
         submit(page, name)
         expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
@@ -229,7 +229,7 @@ class TestEveryPage:
 
 
 @needs_chromium
-def test_a_limit_is_told(browser: Browser, tickets: dict[str, Ticket], tmp_path: Path) -> None:
+def test_a_limit_is_reported(browser: Browser, tickets: dict[str, Ticket], tmp_path: Path) -> None:
     with (
         serve(tmp_path / "log", REGISTRATION="verified", AUTH_RATE_LIMIT="1/m") as server,
         window(browser, server.port) as page,
@@ -244,7 +244,7 @@ def test_a_limit_is_told(browser: Browser, tickets: dict[str, Ticket], tmp_path:
 
 
 @needs_chromium
-def test_an_error_of_a_field_is_told_there(page: Page) -> None:
+def test_an_error_of_a_field_is_shown_at_the_field(page: Page) -> None:
     submit(page, "register", Username="al", Password="short")
 
     for label, text in (("Username", "at least 3"), ("Password", "at least 8")):

@@ -222,9 +222,10 @@ def test_no_file_is_left_outside_the_project(server: Server) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.django_db(transaction=True)
 def test_the_curl_lines_of_the_readme_work_as_printed(server: Server) -> None:
-    readme = (ROOT / "README.md").read_text()
-    script = re.search(r"```sh\n(API=.*?)```", readme, re.DOTALL)[1]
-    script = script.replace("localhost:3000", f"127.0.0.1:{server.port}")
+    section = (ROOT / "README.md").read_text().partition("## Call the API")[2].partition("\n## ")[0]
+    script = "".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL)).replace(
+        "localhost:3000", f"127.0.0.1:{server.port}"
+    )
 
     output = subprocess.run(
         ["/bin/sh", "-ec", script], capture_output=True, text=True, check=True, timeout=60
@@ -235,9 +236,10 @@ def test_the_curl_lines_of_the_readme_work_as_printed(server: Server) -> None:
         content, end = json.JSONDecoder().raw_decode(output := output.strip())
         responses.append(content)
         output = output[end:]
-    user, me, sessions, article, found, pair, replayed, ended = responses
+    user, me, sessions, *example, pair, replayed, ended = responses
     assert user == me
     assert [session["device"] for session in sessions["results"]] == ["curl"]
-    assert found["results"] == [article]
+    # A row, and a list of it, unless the example has been removed.
+    assert [page["results"] for page in example[1:]] == [[row] for row in example[:1]]
     assert pair["token_type"] == "Bearer"
     assert replayed["code"] == ended["code"] == "token_not_valid"

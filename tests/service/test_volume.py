@@ -97,7 +97,7 @@ def test_any_number_of_sessions_ends(
 def test_all_sessions_of_any_number_of_users_end(
     make_user: Callable[..., User], sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("accounts.models.users.key_batches", in_pairs)
+    monkeypatch.setattr("accounts.models.managers.key_batches", in_pairs)
     devices = [sign_in(make_user(f"user{n}"), REMOTE_ADDR=f"192.0.2.{n}") for n in range(5)]
 
     assert User.objects.end_sessions(Session.Reason.STAFF) == 5

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.emails import build, open_mailer
 from accounts.models import Event, OutgoingEmail, Ticket
-from accounts.models.outbox import UNDOABLE, purpose_of
+from accounts.models.email_kinds import UNDOABLE, purpose_of
 from accounts.models.tickets import lifetime
 
 ADDRESS = "alice@example.com"

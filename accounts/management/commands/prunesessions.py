@@ -27,7 +27,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, dry_run: bool, batch: int, **options: Any) -> None:
         session_age, event_age = settings.SESSION_RETENTION, settings.EVENT_RETENTION
         for name, rows in (
-            ("session", Session.objects.over(session_age)),
+            ("session", Session.objects.ended_before(session_age)),
             ("event", Event.objects.older(event_age).order_by("created_at")),
             ("email", OutgoingEmail.objects.older(settings.EMAIL_RETENTION)),
             ("ticket", Ticket.objects.ended(KEPT_AFTER_END)),

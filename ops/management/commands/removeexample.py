@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
-from ops.checkout import require_debug, text_files
+from ops.checkout import require_debug, text_files, write_client_types
 
 # The benchmarks measure the example, and the documents have their results.
 REMOVED = ["catalog", "bench", "docs/performance.md", "docs/performance.json"]
@@ -51,6 +51,7 @@ class Command(BaseCommand):
             drop_tables("catalog")
         root = Path(settings.BASE_DIR)
         remove(root)
+        write_client_types(root)
         self.stdout.write("Removed the example. Other databases still have its tables.")
         for path in mentions(root):
             self.stdout.write(f"{path} still names it.")

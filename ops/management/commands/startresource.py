@@ -14,7 +14,7 @@ from django.core.management.base import CommandError
 from django.core.management.templates import TemplateCommand
 from django.db.models import Index
 
-from ops.checkout import insert_line, module_with, require_debug, tidy
+from ops.checkout import insert_line, module_with, require_debug, tidy, write_client_types
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "resource"
 # The lines of config/ that name an app.
@@ -48,6 +48,7 @@ class Command(TemplateCommand):
         for template, path in modules.items():
             insert_line(path, template.format(name), before=template.format("accounts"))
         tidy(root, name)
+        write_client_types(root)
         self.stdout.write(
             f"Created {name} with the model {model} and added it to the settings and URLs.\n"
             f"Edit {name}/models.py, then: manage.py makemigrations {name} && manage.py migrate"
