@@ -11,7 +11,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-from config import __version__, mailers, values
+from config import __version__, mailers, storages, values
 from config.databases import web_database
 from config.environment import Environment
 from config.logs import logging_config
@@ -161,10 +161,10 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 MEDIA_URL = "media/"
 DEFAULT_MEDIA = f"{BASE_DIR}/.data/media" if DEBUG else ""
-MEDIA_ROOT = env.read("MEDIA_ROOT", values.parse_directory, DEFAULT_MEDIA)
-MEDIA_BUCKET = env.read("MEDIA_BUCKET", values.parse_bucket, "")
+MEDIA_ROOT = env.read("MEDIA_ROOT", storages.parse_directory, DEFAULT_MEDIA)
+MEDIA_BUCKET = env.read("MEDIA_BUCKET", storages.parse_bucket, "")
 STORAGES = {
-    "default": values.media_storage(MEDIA_BUCKET),
+    "default": storages.media_storage(MEDIA_BUCKET),
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 

@@ -38,8 +38,6 @@ EMBEDDED_DATABASE = {
     "USER": "postgres",
     "PORT": 5432,
 }
-CHECKOUT = Path(__file__).resolve().parent.parent
-S3_BACKEND = "storages.backends.s3.S3Storage"
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 IDENTIFIER_LENGTH = 63  # PostgreSQL's limit for the names of databases and roles
 # Lone surrogates represent invalid UTF-8.
@@ -90,34 +88,6 @@ def parse_path(value: str) -> str:
     if path.split("/")[0] in {"account", "api", "health", "mail", "media", "static"}:
         raise ValueError("a path outside account/, api/, health/, mail/, media/ and static/")
     return f"{path}/"
-
-
-def parse_directory(value: str) -> str:
-    """Parse a directory for files of users, which must not be beside the code or contain it."""
-    path = Path(value).resolve()
-    is_near = path.is_relative_to(CHECKOUT) or CHECKOUT.is_relative_to(path)
-    if not value.startswith("/") or is_near:
-        raise ValueError("the absolute path of a directory outside the project's directory")
-    return value
-
-
-def parse_bucket(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", value):
-        raise ValueError("the name of an S3 bucket: letters, digits, dots and hyphens")
-    return value
-
-
-def media_storage(bucket: str) -> dict[str, Any]:
-    """
-    Return the storage of files of users.
-
-    In a bucket files keep no name of an earlier one, and their URLs are signed. boto3 reads
-    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_S3.
-    """
-    if not bucket:
-        return {"BACKEND": "django.core.files.storage.FileSystemStorage"}
-    options = {"bucket_name": bucket, "file_overwrite": False}
-    return {"BACKEND": S3_BACKEND, "OPTIONS": options}
 
 
 def parse_address(value: str) -> str:
