@@ -24,12 +24,11 @@ from rest_framework.exceptions import (
     APIException,
     ParseError,
     UnsupportedMediaType,
-    ValidationError,
 )
 
 from api import errors, exceptions, own_errors
 from api.methods import allowed_methods, serve_head
-from api.parsers import UNSTORABLE, is_unstorable
+from api.parsers import is_unstorable, unstorable_error
 from api.policies import API_POLICY, page_policy
 from api.requests import is_api, is_health
 from api.throttling import is_limited, uncounted_headers
@@ -279,5 +278,5 @@ def reject_unstorable(query: str) -> None:
     pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     if any(is_unstorable(name) for name, _ in pairs):
         raise ParseError
-    if found := {name: [UNSTORABLE] for name, value in pairs if is_unstorable(value)}:
-        raise ValidationError(found)
+    if found := [name for name, value in pairs if is_unstorable(value)]:
+        raise unstorable_error(found)

@@ -61,8 +61,9 @@ API_ROOT = "api/"
 API_PATH = f"{API_ROOT}v1/"
 ADMIN_ENABLED = env.flag("ADMIN_ENABLED", default=True)
 ADMIN_PATH = env.read("ADMIN_PATH", values.parse_path, "admin/")
-LANGUAGE_CODE = "en-us"
-USE_I18N = False
+LANGUAGE_CODE = "en-us"  # of emails and commands; with USE_I18N a request selects another one
+USE_I18N = env.flag("USE_I18N", default=False)
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -117,6 +118,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "api.middleware.CorsMiddleware",
     "api.middleware.ResponseHeadersMiddleware",
+    *(["django.middleware.locale.LocaleMiddleware"] if USE_I18N else []),
     "console.middleware.ConsoleMiddleware",
     "api.middleware.ProblemMiddleware",
     "api.middleware.TrailingSlashMiddleware",
