@@ -45,9 +45,9 @@ def upload_limit(size: int) -> Callable[[View], View]:
 
 def limit_of(request: HttpRequest) -> int | None:
     """Return the limit in bytes if the view of this request reads the body itself."""
-    if request.content_type in {"", "application/json"}:
-        return None
-    match = resolve_either_form(request.path_info)
+    has_body = request.META.get("CONTENT_LENGTH") not in {None, "", "0"}
+    is_upload = has_body and request.content_type != "application/json"
+    match = resolve_either_form(request.path_info) if is_upload else None
     if match is None:
         return None
     view: Any = match.func
