@@ -14,6 +14,7 @@ import idna
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator, validate_email
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 from api.text import RAW_LENGTH_FACTOR, check_raw_length, is_invisible
 
@@ -25,7 +26,7 @@ STORED_EMAIL = r"^[!-\[\]-~]+@[!-\[\]-~]+$"
 STORED_USERNAME = r"^[A-Za-z0-9_.-]+$"
 
 username_validator = RegexValidator(
-    r"^[A-Za-z0-9_.-]+\Z", "Only ASCII letters, digits, '_', '.' and '-' are allowed."
+    r"^[A-Za-z0-9_.-]+\Z", _("Only ASCII letters, digits, '_', '.' and '-' are allowed.")
 )
 
 

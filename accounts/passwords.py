@@ -24,6 +24,7 @@ from django.contrib.auth.hashers import (
     PBKDF2PasswordHasher,
 )
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 from prometheus_client import Gauge
 from rest_framework.exceptions import APIException
 
@@ -141,11 +142,11 @@ class MaximumLengthValidator:
 
     def validate(self, password: str, user: object = None) -> None:
         if len(password) > MAXIMUM_LENGTH:
-            message = f"This password is too long. It may have {MAXIMUM_LENGTH} characters."
+            message = _("This password is too long. It may have %d characters.") % MAXIMUM_LENGTH
             raise ValidationError(message, code="password_too_long")
 
     def get_help_text(self) -> str:
-        return f"Your password may have at most {MAXIMUM_LENGTH} characters."
+        return _("Your password may have at most %d characters.") % MAXIMUM_LENGTH
 
 
 class VisiblePasswordValidator:
@@ -153,11 +154,11 @@ class VisiblePasswordValidator:
 
     def validate(self, password: str, user: object = None) -> None:
         if len(password) <= MAXIMUM_LENGTH and all(map(is_invisible, password)):
-            message = "This password contains no visible character."
+            message = _("This password contains no visible character.")
             raise ValidationError(message, code="password_blank")
 
     def get_help_text(self) -> str:
-        return "Your password must contain a visible character."
+        return _("Your password must contain a visible character.")
 
 
 class ContextWordsValidator:
@@ -171,7 +172,7 @@ class ContextWordsValidator:
             return
         password = folded(password)
         if any(folded(word) in password for word in self.words(user)):
-            message = "This password contains the name of the service, or a name of yours."
+            message = _("This password contains the name of the service, or a name of yours.")
             raise ValidationError(message, code="password_too_similar")
 
     def words(self, user: Any) -> list[str]:
@@ -187,4 +188,4 @@ class ContextWordsValidator:
         return [word for word in words if len(word) in lengths]
 
     def get_help_text(self) -> str:
-        return "Your password must not contain the name of the service, or a name of yours."
+        return _("Your password must not contain the name of the service, or a name of yours.")

@@ -17,6 +17,9 @@ from django.core.exceptions import (
 )
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 from rest_framework import exceptions
 from rest_framework.settings import api_settings
 
@@ -26,25 +29,29 @@ logger = logging.getLogger(__name__)
 Render = Callable[[Mapping[str, Any]], HttpResponse]
 
 DETAILS = {
-    "parse_error": "The request is malformed.",
-    "not_authenticated": "The request requires a bearer token.",
-    "invalid_credentials": "The identity or the password is incorrect.",
-    "token_not_valid": "The token is not valid.",
-    "permission_denied": "You do not have permission to perform this action.",
-    "password_change_required": "The password must be changed with POST /auth/password.",
-    "reauthentication_required": "Sign in again for this: POST /auth/reauthenticate.",
-    "email_not_verified": "Verify the email address first: POST /users/me/email/verification.",
-    "not_found": "The requested resource does not exist.",
-    "method_not_allowed": "The method is not allowed. The Allow header lists the allowed methods.",
-    "conflict": "The request conflicts with another resource.",
-    "length_required": "The request requires a Content-Length header.",
-    "payload_too_large": "The body exceeds 1 MiB, or the form exceeds 192 KiB.",
-    "unsupported_media_type": "The body must be application/json in UTF-8.",
-    "rate_limited": "The rate limit is exceeded. Retry after Retry-After seconds.",
-    "server_error": "An internal error occurred. It is logged with this request id.",
-    "service_unavailable": "The service is temporarily unavailable. Try again later.",
+    "parse_error": _("The request is malformed."),
+    "not_authenticated": _("The request requires a bearer token."),
+    "invalid_credentials": _("The identity or the password is incorrect."),
+    "token_not_valid": _("The token is not valid."),
+    "permission_denied": _("You do not have permission to perform this action."),
+    "password_change_required": _("The password must be changed with POST /auth/password."),
+    "reauthentication_required": _("Sign in again for this: POST /auth/reauthenticate."),
+    "email_not_verified": _("Verify the email address first: POST /users/me/email/verification."),
+    "not_found": _("The requested resource does not exist."),
+    "method_not_allowed": _(
+        "The method is not allowed. The Allow header lists the allowed methods."
+    ),
+    "conflict": _("The request conflicts with another resource."),
+    "length_required": _("The request requires a Content-Length header."),
+    "payload_too_large": _("The body exceeds 1 MiB, or the form exceeds 192 KiB."),
+    "unsupported_media_type": _(
+        "The media type is not supported. Unless documented, it is application/json in UTF-8."
+    ),
+    "rate_limited": _("The rate limit is exceeded. Retry after Retry-After seconds."),
+    "server_error": _("An internal error occurred. It is logged with this request id."),
+    "service_unavailable": _("The service is temporarily unavailable. Try again later."),
 }
-UNKNOWN_OUTCOME = "The database did not respond. The request may have been processed."
+UNKNOWN_OUTCOME = _("The database did not respond. The request may have been processed.")
 CODES = {
     400: "parse_error",
     401: "not_authenticated",
@@ -113,7 +120,7 @@ def validation_problem(
 ) -> HttpResponse:
     errors = list(itertools.islice(field_errors(error.get_full_details()), MAXIMUM_ERRORS))
     fields = len({entry["field"] for entry in errors})
-    detail = "1 field needs attention." if fields == 1 else f"{fields} fields need attention."
+    detail = ngettext("%d field needs attention.", "%d fields need attention.", fields) % fields
     status = status or error.status_code
     return problem(
         request, status, code="validation_error", detail=detail, members={"errors": errors}
@@ -138,7 +145,7 @@ def problem(
     status: int,
     *,
     code: str = "",
-    detail: str = "",
+    detail: str | Promise = "",
     retry_after: float | None = None,
     headers: Mapping[str, str] = {},
     members: Mapping[str, Any] = {},
@@ -150,7 +157,7 @@ def problem(
     """
     code = code or code_of(status)
     title = title_of(status)
-    detail = detail or DETAILS.get(code) or DETAILS.get(code_of(status), f"{title}.")
+    detail = str(detail or DETAILS.get(code) or DETAILS.get(code_of(status)) or f"{title}.")
     request_id = getattr(request, "id", "")
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status}
     body |= {"detail": detail, "code": code, **members, "request_id": request_id}

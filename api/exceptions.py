@@ -22,6 +22,7 @@ from django.db import DataError, IntegrityError, InterfaceError, InternalError, 
 from django.db.models import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
+from django.utils.translation import gettext as _
 from rest_framework import exceptions
 from rest_framework.fields import get_error_detail
 
@@ -162,7 +163,7 @@ def integrity_problem(request: HttpRequest, error: IntegrityError) -> HttpRespon
     logger.warning("IntegrityError: %s (%s)", request.path, constraint or "not null")
     if not is_invalid_value(error):
         return problem(request, 409)
-    detail = exceptions.ErrorDetail("The values violate a rule of the database.", code="invalid")
+    detail = exceptions.ErrorDetail(_("The values violate a rule of the database."), code="invalid")
     return validation_problem(request, exceptions.ValidationError([detail]))
 
 
@@ -181,7 +182,7 @@ def status_of(request: HttpRequest, error: Exception) -> int | None:
 def own_text(request: HttpRequest, error: Exception) -> str:
     """Return the text that an app gave Django's 403 or 404, or the reason of a blocked deletion."""
     if isinstance(error, ProtectedError | RestrictedError):
-        return "The resource cannot be deleted because others refer to it."
+        return _("The resource cannot be deleted because others refer to it.")
     text = error.args[0] if isinstance(error, Http404 | PermissionDenied) and error.args else ""
     is_own = not raising_module(error).startswith(LIBRARIES) and not has_pages(request)
     return text if is_own and isinstance(text, str) else ""
@@ -189,7 +190,7 @@ def own_text(request: HttpRequest, error: Exception) -> str:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """Return the response to a form whose CSRF token is missing or expired."""
-    return problem(request, 403, detail="This form has expired. Reload the page.")
+    return problem(request, 403, detail=_("This form has expired. Reload the page."))
 
 
 def response_for(request: HttpRequest, error: Exception) -> HttpResponse:

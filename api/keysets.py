@@ -15,6 +15,7 @@ from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models import BooleanField, F, Func, Q, QuerySet, Value
 from django.db.models.lookups import GreaterThan, LessThan
+from django.utils.translation import gettext as _
 from rest_framework.exceptions import ErrorDetail, ValidationError
 
 # The most characters of all keys in a cursor. A cursor is part of the request line.
@@ -137,13 +138,13 @@ class Keyset:
     def position(self, cursor: str) -> Q:
         """Return the condition for rows after a cursor; reject a cursor of another list."""
         if not self.fields:
-            reject("cursor", "This list has no cursors.")
+            reject("cursor", _("This list has no cursors."))
         try:
             fingerprint, keys, checksum = signing.loads(cursor, salt=__name__)
         except signing.BadSignature:
             fingerprint, keys, checksum = None, [], ""
         if fingerprint != self.fingerprint:
-            reject("cursor", "The cursor does not belong to this list.")
+            reject("cursor", _("The cursor does not belong to this list."))
         if checksum:
             keys = self.read_keys(keys[0], checksum)
         types = map(key_type, self.fields)
@@ -160,7 +161,7 @@ class Keyset:
         rows = self.queryset.model._base_manager.using(self.queryset.db).filter(pk=pk)
         keys = [str(value) for value in rows.values_list(*self.names).first() or ()]
         if digest(keys) != checksum:
-            reject("cursor", "The row at the cursor has changed. Start again.")
+            reject("cursor", _("The row at the cursor has changed. Start again."))
         return keys
 
 

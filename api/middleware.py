@@ -2,9 +2,11 @@
 Middleware for every request and response, one class for each purpose.
 
 The order in `MIDDLEWARE` matters. Views rely on it: `REMOTE_ADDR` is the client's address, an API
-path has no trailing slash, and the body has been read and is within its limit.
+path has no trailing slash, and the body has been read and is within its limit. A view with an
+`upload_limit` (api.uploads) reads its body itself.
 """
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Callable
@@ -18,14 +20,19 @@ from django.http import HttpRequest, HttpResponse
 from django.http.request import UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.urls import is_valid_path
-from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.exceptions import (
+    APIException,
+    ParseError,
+    UnsupportedMediaType,
+)
 
 from api import errors, exceptions, own_errors
 from api.methods import allowed_methods, serve_head
-from api.parsers import UNSTORABLE, is_unstorable
+from api.parsers import is_unstorable, unstorable_error
 from api.policies import API_POLICY, page_policy
 from api.requests import is_api, is_health
 from api.throttling import is_limited, uncounted_headers
+from api.uploads import PartCounter, limit_of, prepare_upload
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -142,14 +149,21 @@ class RequestValidationMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        limit = limit_of(request)
         try:
-            validate_request(request)
+            validate_request(request, limit)
         except (BadRequest, SuspiciousOperation, UnreadablePostError, APIException) as error:
             # Django would convert every SuspiciousOperation into the same 400.
             is_counted = request.content_type == "application/json" and is_limited(request)
             rejection = exceptions.count_rejected(request, error) if is_counted else error
             return exceptions.response_for(request, rejection)
-        return self.get_response(request)
+        try:
+            return self.get_response(request)
+        finally:
+            # Without a view, TrailingSlashMiddleware tries the other form of the path.
+            if limit and request.resolver_match:
+                with contextlib.suppress(UnreadablePostError, APIException):
+                    drain(request)
 
 
 class AllowedMethodsMiddleware:
@@ -213,26 +227,39 @@ def canonical_address(text: str) -> str | None:
     return str(mapped or address)
 
 
-def validate_request(request: HttpRequest) -> None:
-    """Raise an exception if a request is invalid; read the body otherwise."""
+def validate_request(request: HttpRequest, limit: int | None = None) -> None:
+    """Raise an exception if a request is invalid; read the body unless the view has a `limit`."""
     try:
         # A view may respond before it reads the body. A socket that is closed with unread bytes is
         # reset, and the client does not receive the response.
-        body = request.body
-    except RequestDataTooBig:
+        if limit:
+            prepare_upload(request, limit)
+        else:
+            _ = request.body
+    except (RequestDataTooBig, APIException):
         drain(request)
         raise
-    if not is_api(request.path_info) and request.content_type in FORMS:
-        reject_costly_form(request.content_type, body)
+    if request.content_type in FORMS:
+        reject_costly_form(request, is_upload=bool(limit))
     if not is_health(request.path_info):
         request.get_host()
     reject_unstorable(request.META.get("QUERY_STRING", ""))
 
 
-def reject_costly_form(content_type: str | None, body: bytes) -> None:
-    """Raise RequestDataTooBig for a form that would take too long to decode."""
-    has_many = content_type == "multipart/form-data" and body.count(b";") > MAXIMUM_PARAMETERS
-    if len(body) > LONGEST_FORM or has_many:
+def reject_costly_form(request: HttpRequest, *, is_upload: bool) -> None:
+    """Raise an exception for a form that would take too long to decode."""
+    charset = (request.content_params or {}).get("charset", "utf-8").lower()
+    if charset not in {"utf-8", "utf8"}:
+        # A client would choose Python's codec. That of Punycode is quadratic.
+        raise UnsupportedMediaType(request.content_type or "")
+    if is_upload:
+        return
+    if is_api(request.path_info):
+        PartCounter(request).add(request.body)
+        return
+    is_multipart = request.content_type == "multipart/form-data"
+    has_many = is_multipart and request.body.count(b";") > MAXIMUM_PARAMETERS
+    if len(request.body) > LONGEST_FORM or has_many:
         raise RequestDataTooBig
 
 
@@ -251,5 +278,5 @@ def reject_unstorable(query: str) -> None:
     pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
     if any(is_unstorable(name) for name, _ in pairs):
         raise ParseError
-    if found := {name: [UNSTORABLE] for name, value in pairs if is_unstorable(value)}:
-        raise ValidationError(found)
+    if found := [name for name, value in pairs if is_unstorable(value)]:
+        raise unstorable_error(found)

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import connections
 from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
 from rest_framework.exceptions import NotFound
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
@@ -76,7 +77,7 @@ class BoundedPagination(BasePagination):
     def read_sequence(self, rows: Sequence[Any], request: Request) -> list[Any]:
         """Read a page of a list, a tuple or a raw query, which have no cursors."""
         if "cursor" in request.query_params:
-            reject("cursor", "This list has no cursors.")
+            reject("cursor", _("This list has no cursors."))
         self.check_start()
         end = self.start + self.limit
         page = list(rows[self.start : end])
@@ -211,8 +212,9 @@ def positive_integer(request: Request, name: str, default: int, high: int | None
     # More digits than 18 are a larger number, whatever they are. Converting many takes long.
     number = int(digits[1][:19]) if digits and digits[1] else 0
     if not number or (high and number > high):
-        most = "" if high is None else f" and at most {high}"
-        reject(name, f"This must be an integer of at least 1{most}.")
+        lowest = _("This must be an integer of at least 1.")
+        both = _("This must be an integer of at least 1 and at most %s.") % high
+        reject(name, both if high else lowest)
     return number
 
 

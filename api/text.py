@@ -11,6 +11,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.translation import gettext as _
 
 # Normalisation may shorten a text (decomposed letters), but never by more than this factor.
 RAW_LENGTH_FACTOR = 4
@@ -36,7 +37,7 @@ BLANKS = " \t\r\n\u1680"
 def check_raw_length(text: str, max_length: int) -> None:
     """Raise ValidationError if a text is too long in any normal form."""
     if len(text) > RAW_LENGTH_FACTOR * max_length:
-        message = f"Ensure this value has at most {max_length} characters."
+        message = _("Ensure this value has at most %d characters.") % max_length
         raise ValidationError(message, code="max_length")
 
 
@@ -49,7 +50,7 @@ def check_text(text: str, max_length: int) -> None:
     for character in text:
         marks = marks + 1 if is_combining_mark(character) else 0
         if marks > MAXIMUM_MARKS:
-            message = f"At most {MAXIMUM_MARKS} combining marks in a row are allowed."
+            message = _("At most %d combining marks in a row are allowed.") % MAXIMUM_MARKS
             raise ValidationError(message, code="invalid")
 
 
@@ -62,7 +63,7 @@ def normalize_line(text: str, max_length: int) -> str:
     check_text(text, max_length)
     line = unicodedata.normalize("NFKC", text).strip(BLANKS)
     if UNSAFE_CHARACTERS.search(line):
-        message = "Control characters and bidirectional overrides are not allowed."
+        message = _("Control characters and bidirectional overrides are not allowed.")
         raise ValidationError(message, code="invalid")
     return line
 

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils import translation
 from django.views import View
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiJsonRenderer
@@ -40,5 +41,6 @@ class DocsView(View):
 @functools.cache
 def schema() -> bytes:
     """Return the OpenAPI 3.1 document, which is constant for the process."""
-    document = SchemaGenerator().get_schema(public=True)
+    with translation.override(settings.LANGUAGE_CODE):  # of no request
+        document = SchemaGenerator().get_schema(public=True)
     return bytes(OpenApiJsonRenderer().render(document, renderer_context={}))

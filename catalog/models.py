@@ -10,6 +10,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Concat, Left
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from api.text import LineField, MultilineField
 
@@ -38,15 +39,15 @@ def search_words(text: str) -> list[str]:
     # Normalisation is expensive and may lengthen the text, so the length is checked twice.
     normal = text if len(text) > LONGEST_SEARCH else unicodedata.normalize("NFKC", text)
     if len(normal) > LONGEST_SEARCH:
-        message = f"A search has at most {LONGEST_SEARCH} characters."
+        message = _("A search has at most %d characters.") % LONGEST_SEARCH
         raise ValidationError(message, code="max_length")
     words = normal.split()
     if len(words) > MAXIMUM_WORDS:
-        raise ValidationError(f"At most {MAXIMUM_WORDS} words are allowed.", code="too_many_words")
+        message = _("At most %d words are allowed.") % MAXIMUM_WORDS
+        raise ValidationError(message, code="too_many_words")
     if not all(has_trigram(word) for word in words):
-        raise ValidationError(
-            "Each word needs three consecutive letters or digits.", code="word_too_short"
-        )
+        message = _("Each word needs three consecutive letters or digits.")
+        raise ValidationError(message, code="word_too_short")
     return words
 
 

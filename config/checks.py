@@ -119,6 +119,18 @@ RULES = {
         "The throttle_scope {scope} of {view} has no rate.",
         "Add it to DEFAULT_THROTTLE_RATES of REST_FRAMEWORK, such as 20/day.",
     ),
+    "config.E034": (
+        "{field} stores files, but neither MEDIA_ROOT nor MEDIA_BUCKET is set.",
+        "Set MEDIA_ROOT to a directory outside the checkout, or MEDIA_BUCKET to an S3 bucket.",
+    ),
+    "config.E035": (
+        "MEDIA_BUCKET needs the package django-storages[s3].",
+        "Add it to requirements.in and run make lock, or use MEDIA_ROOT.",
+    ),
+    "config.E036": (
+        "MEDIA_ROOT must be a directory that the service can write.",
+        "Create it, and give it to the user that the service runs as.",
+    ),
 }
 # The modules that use undocumented names of a library, and the releases that they were tested with.
 TESTED_RELEASES = {

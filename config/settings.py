@@ -11,7 +11,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-from config import __version__, mailers, values
+from config import __version__, mailers, storages, values
 from config.databases import web_database
 from config.environment import Environment
 from config.logs import logging_config
@@ -61,8 +61,9 @@ API_ROOT = "api/"
 API_PATH = f"{API_ROOT}v1/"
 ADMIN_ENABLED = env.flag("ADMIN_ENABLED", default=True)
 ADMIN_PATH = env.read("ADMIN_PATH", values.parse_path, "admin/")
-LANGUAGE_CODE = "en-us"
-USE_I18N = False
+LANGUAGE_CODE = "en-us"  # of emails and commands; with USE_I18N a request selects another one
+USE_I18N = env.flag("USE_I18N", default=False)
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -117,6 +118,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "api.middleware.CorsMiddleware",
     "api.middleware.ResponseHeadersMiddleware",
+    *(["django.middleware.locale.LocaleMiddleware"] if USE_I18N else []),
     "console.middleware.ConsoleMiddleware",
     "api.middleware.ProblemMiddleware",
     "api.middleware.TrailingSlashMiddleware",
@@ -156,6 +158,17 @@ warnings.filterwarnings("ignore", "No directory at", UserWarning)
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_ALLOW_ALL_ORIGINS = False
+
+# Files of users: a directory, or a bucket of S3 that django-storages stores in
+
+MEDIA_URL = "media/"
+DEFAULT_MEDIA = f"{BASE_DIR}/.data/media" if DEBUG else ""
+MEDIA_ROOT = env.read("MEDIA_ROOT", storages.parse_directory, DEFAULT_MEDIA)
+MEDIA_BUCKET = env.read("MEDIA_BUCKET", storages.parse_bucket, "")
+STORAGES = {
+    "default": storages.media_storage(MEDIA_BUCKET),
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
 
 # Database
 

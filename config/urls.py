@@ -1,9 +1,10 @@
 from django.conf import settings
+from django.conf.urls.static import static
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from api.views import DocsView, IndexView, SchemaView
-from config.views import StartView
+from config.views import StartView, media
 from ops.mailbox import MailboxView, MailHTMLView, MailView
 
 api: list[URLPattern | URLResolver] = [
@@ -21,6 +22,8 @@ urlpatterns = [
     path("mail", MailboxView.as_view(), name="mailbox"),
     path("mail/<str:name>", MailView.as_view(), name="mail"),
     path("mail/<str:name>/html", MailHTMLView.as_view(), name="mail-html"),
+    # With DEBUG only.
+    *static(settings.MEDIA_URL, media, document_root=settings.MEDIA_ROOT),
 ]
 if not settings.FRONTEND_URL:
     urlpatterns.append(path("account/", include("accounts.pages")))

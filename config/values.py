@@ -85,8 +85,8 @@ def parse_path(value: str) -> str:
     path = value.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", path):
         raise ValueError("a path of letters, digits, - and _, such as admin/")
-    if path.split("/")[0] in {"account", "api", "health", "mail", "static"}:
-        raise ValueError("a path outside account/, api/, health/, mail/ and static/")
+    if path.split("/")[0] in {"account", "api", "health", "mail", "media", "static"}:
+        raise ValueError("a path outside account/, api/, health/, mail/, media/ and static/")
     return f"{path}/"
 
 

@@ -1,9 +1,11 @@
-"""The start page, for people who open the service in a browser."""
+"""Pages of the project: the start page, and in development the files of users."""
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views import View
+from django.views.static import serve
 
 
 class StartView(View):
@@ -16,3 +18,10 @@ class StartView(View):
             "has_mailbox": bool(settings.MAILBOX),
         }
         return render(request, "config/start.html", context)
+
+
+def media(request: HttpRequest, path: str, document_root: str) -> HttpResponseBase:
+    """Serve a file of a user, whose scripts must not run at the origin of the console."""
+    response: HttpResponseBase = serve(request, path, document_root)
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    return response

@@ -17,6 +17,7 @@ from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
 
 from api import pagination
 from api.search import find_by_index
@@ -75,7 +76,7 @@ class BoundedAdmin(admin.ModelAdmin):
             return queryset, False
         found = find_by_index(queryset, conditions)
         if found.is_capped:
-            messages.warning(request, "Too many rows match, so some are not shown. Add a word.")
+            messages.warning(request, _("Too many rows match, so some are not shown. Add a word."))
         return queryset.filter(pk__in=found.pks), False
 
     def response_action(
@@ -84,7 +85,9 @@ class BoundedAdmin(admin.ModelAdmin):
         """Reject an action on more than `MAXIMUM_SELECTED` rows."""
         is_across = request.POST.get("select_across", "0") != "0"
         if is_across and self.get_paginator(request, queryset, 1).count > MAXIMUM_SELECTED:
-            text = f"An action is limited to {MAXIMUM_SELECTED:,} rows. No row was changed."
+            text = (
+                _("An action is limited to %s rows. No row was changed.") % f"{MAXIMUM_SELECTED:,}"
+            )
             messages.error(request, text)
             return None
         return super().response_action(request, queryset, *args, **kwargs)

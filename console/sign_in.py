@@ -10,6 +10,7 @@ from django.http import HttpResponse
 from django.urls import reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import FormView
@@ -80,7 +81,7 @@ class PasswordForm(AdminPasswordChangeForm):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         if cleaned.get("old_password") == cleaned.get("new_password1"):
-            message = "The new password must differ from the current one."
+            message = _("The new password must differ from the current one.")
             self.add_error("new_password1", ValidationError(message, code="password_unchanged"))
         if not self.errors:
             self.verify(cleaned.get("username") or self.user.get_username())
@@ -121,7 +122,7 @@ class PasswordView(FormView):
         try:
             user = form.save()
         except StaleLoginError:
-            form.add_error("old_password", "The account was changed meanwhile. Try again.")
+            form.add_error("old_password", _("The account was changed meanwhile. Try again."))
             return self.form_invalid(form)
         if self.request.user == user:
             # The new password ends all other sessions.

@@ -9,6 +9,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.translation import gettext as _
 
 from accounts.models import Event
 from api import errors, throttling
@@ -81,7 +82,7 @@ class ConsoleSite(admin.AdminSite):
         )
         response = rate_limit_response(request) or view(request)
         if response.status_code == 302 and not is_signed_in:
-            messages.success(request, "Your password was changed. Sign in with the new one.")
+            messages.success(request, _("Your password was changed. Sign in with the new one."))
         return response
 
     def autocomplete_view(self, request: HttpRequest) -> Any:

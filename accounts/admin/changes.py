@@ -9,6 +9,7 @@ from django.contrib import messages
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 
 from accounts.admin.pages import count
 from accounts.models import Event, OutgoingEmail, User
@@ -17,16 +18,16 @@ Kind = OutgoingEmail.Kind
 Change = Callable[[User], str]  # changes a locked user and returns a key of RESULTS
 
 RESULTS = {
-    "staff": (messages.ERROR, "{number} of them are staff, whom only superusers change."),
-    "deleted": (messages.WARNING, "{users} deleted meanwhile."),
-    "changed": (messages.SUCCESS, "{users} changed."),
-    "queued": (messages.SUCCESS, "{emails} queued."),
-    "verified": (messages.WARNING, "{users} verified already."),
+    "staff": (messages.ERROR, _("{number} of them are staff, whom only superusers change.")),
+    "deleted": (messages.WARNING, _("{users} deleted meanwhile.")),
+    "changed": (messages.SUCCESS, _("{users} changed.")),
+    "queued": (messages.SUCCESS, _("{emails} queued.")),
+    "verified": (messages.WARNING, _("{users} verified already.")),
     "held back": (
         messages.WARNING,
-        "No email for {users}: the account is inactive, or EMAIL_LIMIT is reached.",
+        _("No email for {users}: the account is inactive, or EMAIL_LIMIT is reached."),
     ),
-    "disabled": (messages.ERROR, "No email for {users}: email is disabled (EMAIL_URL=none)."),
+    "disabled": (messages.ERROR, _("No email for {users}: email is disabled (EMAIL_URL=none).")),
 }
 
 

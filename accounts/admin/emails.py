@@ -5,6 +5,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 
 from accounts.admin.changes import can_manage
 from accounts.admin.pages import RecordAdmin, count, link, moment, tag
@@ -53,7 +54,7 @@ class EmailAdmin(RecordAdmin):
     list_filter = [StateFilter, "kind", "created_at"]
     list_select_related = ["user"]
     search_fields = ["user__username"]  # Django shows the field; get_search_results searches.
-    search_help_text = "A username or an email address of a user, or a part of one"
+    search_help_text = _("A username or an email address of a user, or a part of one")
     ordering = ["-created_at", "-id"]
     fields = ["kind", "whose", "to", "state_tag", "attempts", "created_at", "due_at"]
     fields += ["sent_at", "failed_at", "reply"]
@@ -71,19 +72,19 @@ class EmailAdmin(RecordAdmin):
         users = User.objects.filter(Q(username__icontains=term) | Q(email__icontains=term))
         return queryset.filter(user__in=users.values("pk")), False
 
-    @admin.display(description="user")
+    @admin.display(description=_("user"))
     def whose(self, email: OutgoingEmail) -> str:
         return link("user_change", email.user, email.user_id) if email.user else ""
 
-    @admin.display(description="to")
+    @admin.display(description=_("to"))
     def to(self, email: OutgoingEmail) -> str:
         return email.address if email.user else "an entered identity"
 
-    @admin.display(description="state")
+    @admin.display(description=_("state"))
     def state_tag(self, email: OutgoingEmail) -> str:
         return state_tag(email)
 
-    @admin.display(description="error")
+    @admin.display(description=_("error"))
     def reply(self, email: OutgoingEmail) -> str:
         """Return the error; of an entered address its first word, since a server repeats it."""
         return email.error if email.user else email.error.partition(" ")[0]
@@ -91,7 +92,7 @@ class EmailAdmin(RecordAdmin):
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("accounts.change_outgoingemail")
 
-    @admin.action(description="Send the selected emails again", permissions=["retry"])
+    @admin.action(description=_("Send the selected emails again"), permissions=["retry"])
     def retry(self, request: HttpRequest, emails: QuerySet[OutgoingEmail]) -> None:
         """Make late and failed emails due now; others are due, or have been sent."""
         with transaction.atomic():

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
 
 from accounts.admin.pages import RecordAdmin, as_address, link, moment, tag
 from accounts.models import Event, User
@@ -18,7 +19,7 @@ class EventAdmin(RecordAdmin):
     list_display_links = ["what"]
     list_filter = ["kind", "created_at", "is_new_device"]
     search_fields = ["username"]
-    search_help_text = "A user name or an address, in full"
+    search_help_text = _("A user name or an address, in full")
     ordering = ["-created_at", "-id"]
     fields = ["created_at", "what", "whose", "actor", "ip_address", "device", "is_new_device"]
     fields += ["session", "request_id"]
@@ -39,23 +40,23 @@ class EventAdmin(RecordAdmin):
         of_user = Q(user_id=user.pk) if user else Q()
         return queryset.filter(Q(username=term) | of_user), False
 
-    @admin.display(description="what")
+    @admin.display(description=_("what"))
     def what(self, event: Event) -> str:
         alarming = {Event.Kind.REPLAYED, Event.Kind.REFUSED, Event.Kind.LIMIT_REACHED}
         word = tag(event.get_kind_display(), "bad" if event.kind in alarming else "none")
         new = tag("new device", "note") if event.is_new_device else ""
         return format_html("{} {} {}", word, new, event.detail.replace("_", " "))
 
-    @admin.display(description="user")
+    @admin.display(description=_("user"))
     def whose(self, event: Event) -> str:
         is_deleted = event.user_id is None or event.kind == Event.Kind.DELETED
         return event.username if is_deleted else link("user_change", event.username, event.user_id)
 
-    @admin.display(description="done by")
+    @admin.display(description=_("done by"))
     def by(self, event: Event) -> str:
         return "" if event.is_own else event.actor
 
-    @admin.display(description="session")
+    @admin.display(description=_("session"))
     def session(self, event: Event) -> str:
         if event.session_id is None:
             return ""

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.dateformat import format as date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 
 from accounts.models import Session, UserQuerySet
 
@@ -69,7 +70,7 @@ def end_and_say(request: HttpRequest, end: Callable[[str], int]) -> None:
     if ended:
         messages.success(request, f"{count(ended, 'session')} ended.")
     else:
-        messages.warning(request, "No session was active any more.")
+        messages.warning(request, _("No session was active any more."))
 
 
 def end_sessions_of(

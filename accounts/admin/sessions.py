@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
 
 from accounts.admin.pages import (
     RecordAdmin,
@@ -47,7 +48,7 @@ class SessionAdmin(RecordAdmin):
     list_filter = [StateFilter, "created_at", "last_used_at"]
     list_select_related = ["user"]
     search_fields = ["user__username"]  # what there is to search; get_search_results does it
-    search_help_text = "A user name or an e-mail address, or a part of one; or an address"
+    search_help_text = _("A user name or an e-mail address, or a part of one; or an address")
     ordering = ["-created_at", "-id"]
     fields = ["of", "device", "user_agent", "ip_address", "created_at", "last_used_at"]
     fields += ["expires_at", "ended_at", "state_tag", "record"]
@@ -68,29 +69,29 @@ class SessionAdmin(RecordAdmin):
         users = User.objects.filter(Q(username__icontains=term) | Q(email__icontains=term))
         return queryset.filter(user__in=users.values("pk")), False
 
-    @admin.display(description="user", ordering="user__username")
+    @admin.display(description=_("user"), ordering="user__username")
     def of(self, session: Session) -> str:
         return link("user_change", session.user, session.user_id)
 
-    @admin.display(description="state")
+    @admin.display(description=_("state"))
     def state_tag(self, session: Session) -> str:
         if session.state == "active":
             return tag("active", "good")
         is_alarming = session.end_reason == Session.Reason.TOKEN_REUSE
         return tag(session.state, "bad" if is_alarming else "none")
 
-    @admin.display(description="record")
+    @admin.display(description=_("record"))
     def record(self, session: Session) -> str:
         return link("event_changelist", "events", session_id__exact=session.pk)
 
     def has_end_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("accounts.end_session")
 
-    @admin.action(description="End selected sessions", permissions=["end"])
+    @admin.action(description=_("End selected sessions"), permissions=["end"])
     def end(self, request: HttpRequest, sessions: SessionQuerySet) -> None:
         end_and_say(request, sessions.active().end)
 
-    @admin.action(description="End all sessions of these users", permissions=["end"])
+    @admin.action(description=_("End all sessions of these users"), permissions=["end"])
     def end_all_of_users(
         self, request: HttpRequest, sessions: SessionQuerySet
     ) -> HttpResponse | None:

@@ -12,6 +12,7 @@ from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import path, reverse
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from accounts.admin import changes
@@ -32,7 +33,7 @@ JOINED = moment("date_joined", "signed up")
 # Shown on the user's page, and deleted with the user.
 OWN_MODELS = (Session, OutgoingEmail)
 SHOWN = 10  # rows of a user's sessions, events and emails, on the user's page
-INVITATION = "The user gets an email with a link to choose a password."
+INVITATION = _("The user gets an email with a link to choose a password.")
 
 
 class NewUserForm(forms.ModelForm):
@@ -56,13 +57,13 @@ class UserAdmin(DjangoUserAdmin):
     list_display = ["username", "email", "names", "state", "devices", "is_staff", JOINED]
     list_filter = ["is_active", "must_change_password", "is_staff", "is_superuser", "groups"]
     search_fields = ["username", "email", "names"]
-    search_help_text = "A part of the name or the e-mail address, or the whole number"
+    search_help_text = _("A part of the name or the e-mail address, or the whole number")
     ordering = ["-id"]
     readonly_fields = ["verified", "pending", "last_login", "date_joined", "password_changed_at"]
     fieldsets = [
         (None, {"fields": ["username", "email", "verified", "pending", "names"]}),
         ("State", {"fields": ["is_active", "must_change_password"]}),
-        ("Permissions", {"fields": RANKS, "classes": ["collapse"]}),
+        (_("Permissions"), {"fields": RANKS, "classes": ["collapse"]}),
         ("Dates", {"fields": ["date_joined", "last_login", "password_changed_at"]}),
     ]
     add_fieldsets = [
@@ -77,13 +78,13 @@ class UserAdmin(DjangoUserAdmin):
         users: QuerySet[User] = super().get_queryset(request)
         return users.annotate(device_count=Subquery(number))
 
-    @admin.display(description="state")
+    @admin.display(description=_("state"))
     def state(self, user: User) -> str:
         if not user.is_active:
             return tag("inactive", "bad")
         return tag("must change password", "bad") if user.must_change_password else "active"
 
-    @admin.display(description="signed in on")
+    @admin.display(description=_("signed in on"))
     def devices(self, user: User) -> str:
         number = getattr(user, "device_count", None)
         if not number:
@@ -91,11 +92,11 @@ class UserAdmin(DjangoUserAdmin):
         text = count(number, "device")
         return link("session_changelist", text, user__id__exact=user.pk, state="active")
 
-    @admin.display(description="address verified")
+    @admin.display(description=_("address verified"))
     def verified(self, user: User) -> str:
         return moment("email_verified_at", "")(user) or tag("not verified", "bad")
 
-    @admin.display(description="pending change")
+    @admin.display(description=_("pending change"))
     def pending(self, user: User) -> str:
         return user.pending_email or ""
 
@@ -152,27 +153,29 @@ class UserAdmin(DjangoUserAdmin):
     def has_end_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("accounts.end_session")
 
-    @admin.action(description="End all sessions of the selected users", permissions=["end"])
+    @admin.action(description=_("End all sessions of the selected users"), permissions=["end"])
     def end_sessions(self, request: HttpRequest, users: UserQuerySet) -> HttpResponse | None:
         return end_sessions_of(self, request, users, "end_sessions")
 
-    @admin.action(description="Deactivate the selected users", permissions=["change"])
+    @admin.action(description=_("Deactivate the selected users"), permissions=["change"])
     def deactivate(self, request: HttpRequest, users: QuerySet[User]) -> None:
         changes.change_all(request, users, changes.set_state(is_active=False))
 
-    @admin.action(description="Activate the selected users", permissions=["change"])
+    @admin.action(description=_("Activate the selected users"), permissions=["change"])
     def activate(self, request: HttpRequest, users: QuerySet[User]) -> None:
         changes.change_all(request, users, changes.set_state(is_active=True))
 
-    @admin.action(description="Force a password change at the next sign-in", permissions=["change"])
+    @admin.action(
+        description=_("Force a password change at the next sign-in"), permissions=["change"]
+    )
     def force_password_change(self, request: HttpRequest, users: QuerySet[User]) -> None:
         changes.change_all(request, users, changes.set_state(must_change_password=True))
 
-    @admin.action(description="Send a reset link to the selected users", permissions=["change"])
+    @admin.action(description=_("Send a reset link to the selected users"), permissions=["change"])
     def send_reset_link(self, request: HttpRequest, users: QuerySet[User]) -> None:
         changes.change_all(request, users, changes.send_reset_link)
 
-    @admin.action(description="Send the verification email again", permissions=["change"])
+    @admin.action(description=_("Send the verification email again"), permissions=["change"])
     def send_verification(self, request: HttpRequest, users: QuerySet[User]) -> None:
         changes.change_all(request, users, changes.send_verification)
 

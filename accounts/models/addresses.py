@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
+from django.utils.translation import gettext_lazy as _
 
 from accounts.identities import LONGEST_EMAIL, EmailAddressField
 from accounts.models.changes import ChangesModel
@@ -17,7 +18,7 @@ from accounts.models.tickets import Ticket, TicketError, lock_active
 if TYPE_CHECKING:
     from accounts.models import SessionQuerySet, User
 
-EMAIL_TAKEN = "A user with this e-mail address already exists."
+EMAIL_TAKEN = _("A user with this e-mail address already exists.")
 
 
 class AddressReservedError(IntegrityError):

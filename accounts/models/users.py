@@ -9,6 +9,7 @@ from django.core.validators import MinLengthValidator
 from django.db import models, transaction
 from django.db.models.functions import Lower, Upper
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from accounts.identities import STORED_EMAIL, STORED_USERNAME, username_validator
 from accounts.models.addresses import EMAIL_TAKEN, AddressModel, AddressReservedError
@@ -39,6 +40,8 @@ PASSWORD_NOTICES: dict[str, str] = {
     Event.Kind.PASSWORD_RESET: OutgoingEmail.Kind.PASSWORD_RESET,
 }
 
+USERNAME_TAKEN = _("A user with this username already exists.")
+
 
 class User(AddressModel, CredentialsModel, PermissionsMixin):
     username = models.CharField(
@@ -52,7 +55,7 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
     must_change_password = models.BooleanField(
         default=False,
         db_default=False,
-        help_text="The next sign-in is rejected until the user has chosen a new password.",
+        help_text=_("The next sign-in is rejected until the user has chosen a new password."),
     )
     # A console session is valid for the epoch in which it began.
     session_epoch = models.PositiveIntegerField(default=0, db_default=0, editable=False)
@@ -76,7 +79,7 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
                 Lower("username"),
                 name="accounts_user_username_unique",
                 violation_error_code="unique",
-                violation_error_message="A user with this username already exists.",
+                violation_error_message=USERNAME_TAKEN,
             ),
             models.UniqueConstraint(
                 Lower("email"),

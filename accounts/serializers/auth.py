@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import authenticate
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import AuthenticationFailed
@@ -69,7 +70,7 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
             django_request(request), username=identity, password=attrs["current_password"]
         )
         if user is None and caller:
-            wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
+            wrong = serializers.ErrorDetail(_("The password is wrong."), code="invalid")
             raise serializers.ValidationError({"current_password": [wrong]})
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
@@ -95,7 +96,7 @@ class ReauthenticationSerializer(serializers.Serializer[User]):
             django_request(request), username=request.user.username, password=attrs["password"]
         )
         if user is None:
-            wrong = serializers.ErrorDetail("The password is wrong.", code="invalid")
+            wrong = serializers.ErrorDetail(_("The password is wrong."), code="invalid")
             raise serializers.ValidationError({"password": [wrong]})
         return {"user": user}
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.fields import get_error_detail
@@ -47,9 +48,9 @@ class NewPasswordField(PasswordField):
             raise serializers.ValidationError(get_error_detail(error)) from error
 
 
-TICKET_NOT_VALID = serializers.ErrorDetail(
-    "This token is not valid. It may have been used, or it has expired.", code="ticket_not_valid"
-)
+def ticket_not_valid() -> serializers.ErrorDetail:
+    text = _("This token is not valid. It may have been used, or it has expired.")
+    return serializers.ErrorDetail(text, code="ticket_not_valid")
 
 
 @extend_schema_field({"type": "string", "minLength": TOKEN_LENGTH, "maxLength": TOKEN_LENGTH})
@@ -69,14 +70,14 @@ class TicketField(serializers.Field[Ticket, Any, Any, Any]):
     def fail(self, key: str, **kwargs: Any) -> None:  # type: ignore[override]  # always raises
         if key == "required" and self.is_required:
             super().fail(key, **kwargs)
-        raise serializers.ValidationError([TICKET_NOT_VALID])
+        raise serializers.ValidationError([ticket_not_valid()])
 
     def to_internal_value(self, data: Any) -> Ticket:
         user = self.context["request"].user if self.own else None
         try:
             return Ticket.objects.find(data, *self.purposes, user=user)
         except TicketError as error:
-            raise serializers.ValidationError([TICKET_NOT_VALID]) from error
+            raise serializers.ValidationError([ticket_not_valid()]) from error
 
 
 def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:

@@ -4,24 +4,26 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 
 from accounts.identities import LONGEST_EMAIL, username_validator
 from accounts.models import AddressReservedError, Ticket, TicketError, User
 from accounts.models.addresses import EMAIL_TAKEN
+from accounts.models.users import USERNAME_TAKEN
 from accounts.serializers.fields import (
-    TICKET_NOT_VALID,
     EmailField,
     NewPasswordField,
     TicketField,
+    ticket_not_valid,
     validate_new_password,
 )
 from api.fields import LineField, StringField
 from api.serializers import ModelSerializer
 
 TAKEN = {
-    "accounts_user_username_unique": ("username", "A user with this username already exists."),
+    "accounts_user_username_unique": ("username", USERNAME_TAKEN),
     "accounts_user_email_unique": ("email", EMAIL_TAKEN),
 }
 
@@ -43,7 +45,7 @@ class UserSerializer(ModelSerializer):
         """Reserve names that look official; only staff give them, in the console."""
         is_new = self.instance is None or username != self.instance.username
         if is_new and username.lower() in settings.RESERVED_USERNAMES:
-            raise serializers.ValidationError("This username is reserved.", code="reserved")
+            raise serializers.ValidationError(_("This username is reserved."), code="reserved")
         return username
 
     def validate_email(self, email: str) -> str:
@@ -51,7 +53,7 @@ class UserSerializer(ModelSerializer):
         if self.instance is None:
             return email
         if email.lower() != self.instance.email.lower():
-            message = "Change the address with POST /users/me/email."
+            message = _("Change the address with POST /users/me/email.")
             raise serializers.ValidationError(message, code="use_email_change")
         return str(self.instance.email)
 
@@ -76,7 +78,9 @@ class UserSerializer(ModelSerializer):
         is_taken = user not in {None, self.instance}
         if name == "email" and self.instance is None:
             is_taken = is_taken or Ticket.objects.reserves(value)
-        return serializers.ErrorDetail(message, code="unique") if message and is_taken else None
+        return (
+            serializers.ErrorDetail(str(message), code="unique") if message and is_taken else None
+        )
 
     def save(self, **kwargs: Any) -> User:
         try:
@@ -92,7 +96,7 @@ def taken_by(error: IntegrityError) -> tuple[str, serializers.ErrorDetail]:
     name, message = "email", EMAIL_TAKEN
     if not isinstance(error, AddressReservedError):
         name, message = TAKEN[error.__cause__.diag.constraint_name]  # type: ignore[union-attr]
-    return name, serializers.ErrorDetail(message, code="unique")
+    return name, serializers.ErrorDetail(str(message), code="unique")
 
 
 class ProfileSerializer(UserSerializer):
@@ -170,7 +174,7 @@ class RegistrationSerializer(UserSerializer):
         try:
             return User.objects.register(**validated_data)
         except TicketError as error:
-            invalid = {"registration_token": [TICKET_NOT_VALID]}
+            invalid = {"registration_token": [ticket_not_valid()]}
             raise serializers.ValidationError(invalid) from error
 
 
@@ -190,7 +194,7 @@ class EmailChangeSerializer(serializers.Serializer[User]):
 
     def validate_email(self, email: str) -> str:
         if email.lower() == self.context["request"].user.email.lower():
-            raise serializers.ValidationError("This is your address already.", code="unchanged")
+            raise serializers.ValidationError(_("This is your address already."), code="unchanged")
         return email
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError
+from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import status, viewsets
@@ -47,7 +48,7 @@ from accounts.serializers.auth import (
     RegistrationEmailSerializer,
     TokenPairSerializer,
 )
-from accounts.serializers.fields import TICKET_NOT_VALID
+from accounts.serializers.fields import ticket_not_valid
 from accounts.serializers.sessions import RevokedSessionsSerializer
 from accounts.serializers.users import taken_by
 from accounts.views.lists import own_sessions
@@ -68,9 +69,13 @@ class PasswordChangeRequired(PermissionDenied):
         self.members = {"reset_token": ticket.token}
 
 
+def password_unchanged() -> ErrorDetail:
+    text = _("The new password must be a different one.")
+    return ErrorDetail(text, code="password_unchanged")
+
+
 # These routes ignore the Authorization header.
 WITHOUT_TOKEN: Any = {"authentication_classes": [], "permission_classes": [AllowAny]}
-UNCHANGED = ErrorDetail("The new password must be a different one.", code="password_unchanged")
 
 
 class AuthViewSet(viewsets.GenericViewSet[Session]):
@@ -199,7 +204,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
                 given["new_password"], current=given["current_password"], session=request.auth
             )
         except PasswordUnchangedError as error:
-            raise ValidationError({"new_password": [UNCHANGED]}) from error
+            raise ValidationError({"new_password": [password_unchanged()]}) from error
         except StaleLoginError as error:
             if request.auth is None:
                 raise AuthenticationFailed(code="invalid_credentials") from error
@@ -248,9 +253,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         try:
             ticket.user.reset_password(ticket, password)
         except TicketError as error:
-            raise ValidationError({"token": [TICKET_NOT_VALID]}) from error
+            raise ValidationError({"token": [ticket_not_valid()]}) from error
         except PasswordUnchangedError as error:
-            raise ValidationError({"new_password": [UNCHANGED]}) from error
+            raise ValidationError({"new_password": [password_unchanged()]}) from error
         except IntegrityError as error:  # Another user was given the former address by an import.
             raise ValidationError({"token": [taken_by(error)[1]]}) from error
         clear_login_failures(ticket.user)

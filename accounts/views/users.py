@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from accounts.authentication import TokenNotValid
 from accounts.models import StaleLoginError, TicketError, User
 from accounts.permissions import IsFresh, IsSelfOrReadOnly
-from accounts.serializers.fields import TICKET_NOT_VALID
+from accounts.serializers.fields import ticket_not_valid
 from accounts.serializers.users import (
     EmailChangeSerializer,
     EmailTokenSerializer,
@@ -149,7 +149,7 @@ class UserViewSet(
         try:
             user.confirm_email(serializer.validated_data["token"], session=session)
         except TicketError as error:
-            raise ValidationError({"token": [TICKET_NOT_VALID]}) from error
+            raise ValidationError({"token": [ticket_not_valid()]}) from error
         except StaleLoginError as error:
             raise TokenNotValid from error
         except IntegrityError as error:

@@ -1,5 +1,6 @@
 """The startup rules, by the ids of their errors."""
 
+import importlib.util
 import re
 import secrets
 import string
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.core.checks import run_checks
+from django.core.files.storage import InMemoryStorage
 from django.db import connection
 from django.urls import include, path
 from pytest_django import Settings
@@ -14,9 +16,10 @@ from rest_framework.authentication import SessionAuthentication
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from config import api_checks, checks, email_checks
+from config import api_checks, checks, email_checks, storage_checks
 from config.mailers import NO_MAILER, parse_mailer
 from config.secret_rules import secret_faults
+from tests.service.guest.models import Photo
 
 GOOD = {
     "SECRET": ["q8Zr1vXk3mTn7bYw2cJh5sLd9fGp4aEu0", "R6tKx2Nw9Vb4Qm7Zc1Yh8Jp3Ls5Df0Ga"],
@@ -41,12 +44,14 @@ def production(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.EMAIL_ENABLED = True
     settings.DEFAULT_FROM_EMAIL = "Latchkey <no-reply@example.com>"
     settings.PUBLIC_URL, settings.FRONTEND_URL = "https://api.example.com", ""
+    settings.MEDIA_ROOT, settings.MEDIA_BUCKET = "/srv/media", ""
     postgres = "django.db.backends.postgresql"
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", postgres)
 
 
 def found() -> list[str]:
-    every = (*checks.CHECKS, *email_checks.CHECKS, *api_checks.CHECKS)
+    modules = (checks, email_checks, api_checks, storage_checks)
+    every = [check for module in modules for check in module.CHECKS]
     return [message.id or "" for check in every for message in check()]
 
 
@@ -339,9 +344,8 @@ def test_operators_find_every_fault_in_the_manual() -> None:
 
 
 def test_every_rule_has_a_check() -> None:
-    source = "".join(
-        Path(module.__file__).read_text() for module in (checks, api_checks, email_checks)
-    )
+    modules = (checks, api_checks, email_checks, storage_checks)
+    source = "".join(Path(module.__file__).read_text() for module in modules)
 
     assert set(re.findall(r'error\(\s*"(config\.E\d+)"', source)) == checks.RULES.keys()
     assert "Error(text" in source
@@ -415,3 +419,43 @@ def test_a_library_that_was_not_tested_is_rejected(monkeypatch: pytest.MonkeyPat
         monkeypatch.setitem(checks.TESTED_RELEASES, library, ("0.", module))
 
     assert found() == ["config.E019"] * 2
+
+
+class TestStorage:
+    def test_files_need_a_place(self, settings: Settings) -> None:
+        settings.MEDIA_ROOT = ""
+
+        (message,) = storage_checks.check_storage()
+
+        assert (message.id, message.msg.split()[0]) == ("config.E034", "guest.Photo.file")
+        settings.FAULTY_VARIABLES = {"MEDIA_ROOT"}
+        assert found() == []
+
+    def test_a_project_without_files_needs_none(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.MEDIA_ROOT = ""
+        monkeypatch.setattr(Photo._meta.get_field("file"), "storage", InMemoryStorage())
+
+        assert found() == []
+
+    def test_a_bucket_needs_its_packages(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.MEDIA_BUCKET = "media.example.com"
+        with monkeypatch.context() as patch:
+            patch.setattr(importlib.util, "find_spec", lambda name: None)
+            assert found() == ["config.E035"]
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+        assert found() == []
+
+    def test_a_server_can_write_the_directory(self, settings: Settings, tmp_path: Path) -> None:
+        def faults() -> list[str | None]:
+            return [message.id for message in storage_checks.check_directory(["default"])]
+
+        settings.MEDIA_ROOT = str(tmp_path / "missing")
+
+        assert faults() == ["config.E036"]
+        assert storage_checks.check_directory() == []
+        (tmp_path / "missing").mkdir()
+        assert faults() == []

@@ -103,6 +103,12 @@ from ops import files
         ("PUBLIC_URL", "https://api.example.com:port"),
         ("FRONTEND_URL", "javascript:alert(1)"),
         ("FRONTEND_URL", "https://"),
+        ("MEDIA_ROOT", "media"),
+        ("MEDIA_ROOT", "/"),
+        ("MEDIA_ROOT", str(ROOT / "staticfiles")),
+        ("MEDIA_ROOT", f"/srv/..{ROOT}"),
+        ("MEDIA_BUCKET", "s3://media"),
+        ("MEDIA_BUCKET", "Media"),
         ("REGISTRATION", "closed"),
         ("RESET_MINUTES", "4"),
         ("RESET_MINUTES", "121"),
@@ -672,6 +678,20 @@ def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings["SECRET_KEY_FALLBACKS"] == ["one", "two"]
     assert settings["CORS_ALLOWED_ORIGINS"] == ["https://a.example.com"]
     assert settings["CORS_ALLOW_ALL_ORIGINS"]
+
+
+def test_files_of_users_are_in_a_directory_or_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    development = load(monkeypatch, DEBUG="true")
+    production = load(monkeypatch, MEDIA_ROOT="/srv/media")
+    bucket = load(monkeypatch, MEDIA_BUCKET="media.example.com")
+
+    assert development["MEDIA_ROOT"] == str(ROOT / ".data/media")
+    assert (production["MEDIA_ROOT"], bucket["MEDIA_ROOT"]) == ("/srv/media", "")
+    assert production["STORAGES"]["default"]["BACKEND"].endswith("FileSystemStorage")
+    assert bucket["STORAGES"]["default"] == {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {"bucket_name": "media.example.com", "file_overwrite": False},
+    }
 
 
 def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, object]:

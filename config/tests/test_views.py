@@ -1,10 +1,12 @@
 import re
+import runpy
+from pathlib import Path
 
 import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from config import __version__
+from config import __version__, urls
 
 LINKS = {"/api/v1", "/api/v1/docs", "/api/v1/schema", "/health/ready"}
 
@@ -45,3 +47,24 @@ def test_the_index_names_the_documentation(client: APIClient, path: str) -> None
         "documentation": "/api/v1/docs",
         "schema": "/api/v1/schema",
     }
+
+
+def test_files_of_users_have_a_url_in_development_only(
+    client: APIClient, settings: Settings, tmp_path: Path, db: None
+) -> None:
+    (tmp_path / "a.html").write_text("<script>alert(1)</script>")
+    settings.MEDIA_ROOT = str(tmp_path)
+    production = client.get("/media/a.html")
+    settings.DEBUG = True
+    settings.ROOT_URLCONF = tuple(runpy.run_path(urls.__file__)["urlpatterns"])
+
+    response = client.get("/media/a.html")
+
+    assert production.status_code == 404
+    assert (response.status_code, b"".join(response.streaming_content)) == (
+        200,
+        b"<script>alert(1)</script>",
+    )
+    response.close()
+    assert response.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    assert client.get("/media/../manage.py").status_code == 400

@@ -1,5 +1,8 @@
 """Models as Django's documentation writes them: the default ordering in `Meta`."""
 
+import uuid
+from pathlib import PurePath
+
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -87,3 +90,17 @@ class Restaurant(Place):
 
     class Meta:
         ordering = ["name"]
+
+
+def photo_path(photo, name):
+    """Return a path that nobody guesses, with a suffix that does not depend on the client."""
+    return f"photos/{uuid.uuid4()}{PurePath(name).suffix}"
+
+
+class Photo(models.Model):
+    """A file of a user; an order has one, so that uploads do not accumulate."""
+
+    order = models.OneToOneField(Order, models.CASCADE, related_name="photo")
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE)
+    name = models.CharField(max_length=100)
+    file = models.FileField(upload_to=photo_path)

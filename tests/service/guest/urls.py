@@ -6,7 +6,7 @@ from django.views.static import serve
 from rest_framework.routers import DefaultRouter
 from rest_framework.urlpatterns import format_suffix_patterns
 
-from tests.service.guest import views
+from tests.service.guest import photos, views
 from tests.service.guest.models import Order
 
 router = DefaultRouter()
@@ -47,6 +47,12 @@ urlpatterns = [
     path("key", views.KeyView.as_view()),
     path("basic", views.BasicView.as_view()),
     path("rendered", views.RenderedView.as_view()),
+    path("orders/<int:pk>/photo", photos.PhotoView.as_view()),
+    path("uploads/function", photos.function),
+    path("uploads/plain", photos.plain),
+    path("uploads/raw/<filename>/", photos.RawView.as_view()),
+    path("uploads/actions/", photos.ActionViewSet.as_view({"post": "create", "put": "replace"})),
+    path("uploads/small", photos.SmallView.as_view()),
     path("parsed", views.ParsedView.as_view()),
     path("", include(router.urls)),
 ]
