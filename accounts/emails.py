@@ -17,7 +17,8 @@ from django.core.mail import EmailMultiAlternatives
 from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string, select_template
 
-from accounts.models import OutgoingEmail, Ticket
+from accounts.devices import UNKNOWN
+from accounts.models import Event, OutgoingEmail, Ticket
 
 PAGES = {
     Ticket.Purpose.RESET: "reset-password",
@@ -27,9 +28,9 @@ PAGES = {
     Ticket.Purpose.REGISTER: "register",
     Ticket.Purpose.INVITE: "invite",
 }
-# A device's name comes from a User-Agent. Without these characters no mail program makes a link
-# of it, so nobody can send advertisements or false links in our name.
-UNSAFE_IN_DEVICE = re.compile(r"[^A-Za-z0-9 +()/_-]")
+# A device's name comes from a User-Agent, so it may be a message to the recipient. An email names
+# only devices of this form.
+DEVICE = re.compile(r"[A-Za-z ]{2,30} on [A-Za-z ]{2,30}")
 
 
 def open_mailer() -> BaseEmailBackend:
@@ -81,18 +82,30 @@ def build(email: OutgoingEmail) -> EmailMultiAlternatives:
 
 
 def context_of(email: OutgoingEmail) -> dict[str, Any]:
-    ticket, event = email.ticket, email.event
+    """
+    Return the context of the templates.
+
+    What a stranger chose (a username) goes to verified addresses only. From where staff did it is
+    in no email.
+    """
+    ticket, event, user = email.ticket, email.event, email.user
+    is_verified = not user or (user.email_verified and user.email == email.address)
+    is_own = bool(event and event.is_own)
     return {
         "service": sender()[0],
         "address": email.address,
         "link": link_of(ticket) if ticket else "",
         "expires": utc(ticket.expires_at) if ticket else "",
-        "username": event.username if event else "",
+        "username": event.username if event and is_verified else "",
         "when": utc(event.created_at if event else email.created_at),
-        "device": UNSAFE_IN_DEVICE.sub(" ", event.device) if event else "",
-        "ip_address": event.ip_address if event else "",
+        "device": device_of(event) if event and is_own else "",
+        "ip_address": event.ip_address if event and is_own else "",
         "detail": event.detail if event else "",
     }
+
+
+def device_of(event: Event) -> str:
+    return event.device if DEVICE.fullmatch(event.device) else UNKNOWN
 
 
 def utc(time: datetime) -> str:

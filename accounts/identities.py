@@ -39,8 +39,10 @@ def canonical_email(text: str) -> str:
     """
     check_raw_length(text, LONGEST_EMAIL)
     local, _, domain = text.strip(" \t\r\n").rpartition("@")
+    # Mail programs decode "=?" (RFC 2047), so the email would go to another mailbox.
+    is_valid = LOCAL_PART.fullmatch(local) and "=?" not in local
     try:
-        address = f"{local}@{ascii_domain(domain)}" if LOCAL_PART.fullmatch(local) else ""
+        address = f"{local}@{ascii_domain(domain)}" if is_valid else ""
     except UnicodeError:
         address = ""
     validate_email(address)

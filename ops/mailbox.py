@@ -67,6 +67,7 @@ class MailboxView(View):
         response = super().dispatch(request, *args, **kwargs)
         response.headers.setdefault("Content-Security-Policy", PAGE_POLICY)
         response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-store"
         return response
 
     def get(self, request: HttpRequest) -> HttpResponse:

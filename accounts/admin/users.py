@@ -30,7 +30,7 @@ from accounts.models import Event, OutgoingEmail, Session, User, UserQuerySet
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
-# Shown on the user's page, and deleted with the user.
+# Shown in lists of their own on the user's page; nobody deletes them by themselves.
 OWN_MODELS = (Session, OutgoingEmail)
 SHOWN = 10  # rows of a user's sessions, events and emails, on the user's page
 INVITATION = _("The user gets an email with a link to choose a password.")

@@ -43,7 +43,7 @@ class Migration(migrations.Migration):
                 ('failed_at', models.DateTimeField(editable=False, null=True)),
                 ('error', models.CharField(blank=True, editable=False, max_length=200)),
                 ('event', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, to='accounts.event')),
-                ('user', models.ForeignKey(db_index=False, editable=False, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='emails', to=settings.AUTH_USER_MODEL)),
+                ('user', models.ForeignKey(db_index=False, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='emails', to=settings.AUTH_USER_MODEL)),
                 ('ticket', models.ForeignKey(editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='emails', to='accounts.ticket')),
             ],
             options={

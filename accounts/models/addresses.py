@@ -66,7 +66,7 @@ class AddressModel(ChangesModel):
         """
         Send a notice to the present address and a `change` ticket to the new one.
 
-        If the new address has an account, its owner gets a notice instead of the ticket. Raises
+        If the new address has an account, its owner gets a notice, and nobody the ticket. Raises
         TicketError where the user was deactivated or deleted meanwhile.
         """
         user, kinds, emails = cast("User", self), OutgoingEmail.Kind, OutgoingEmail.objects
@@ -76,10 +76,13 @@ class AddressModel(ChangesModel):
         owner = type(user).objects.with_identity(address)
         if owner or Ticket.objects.reserves(address, except_for=user.pk):
             # As the owner wrote it: the letter case of the local part may matter to its server.
-            address = owner.email if owner else address
-            emails.enqueue(kinds.ALREADY_REGISTERED, owner, address=address)
+            recipient = owner.email if owner else address
+            emails.enqueue(kinds.ALREADY_REGISTERED, owner, address=recipient)
+            is_sent = False
         else:
-            emails.enqueue(kinds.CONFIRM_EMAIL, user, address=address)
+            is_sent = emails.enqueue(kinds.CONFIRM_EMAIL, user, address=address) is not None
+        if not is_sent:  # `pending_email` would tell whether the address has an account.
+            Ticket.objects.issue(Ticket.Purpose.CHANGE, user, address=address)
 
     @transaction.atomic
     def confirm_email(self, ticket: Ticket, *, session: Session) -> None:

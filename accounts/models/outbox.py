@@ -124,6 +124,8 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
             # Anybody can register with a stranger's address and cause these. For a verified address
             # there is no limit: a thief could use it up, and the owner would not get this notice.
             return not (user and user.email_verified) and self.is_limited(address, {kind})
+        if kind == OutgoingEmail.Kind.EMAIL_CHANGED:
+            return self.is_limited(address, {kind})
         if kind == OutgoingEmail.Kind.LOGIN_FAILURES:
             lock_address(address)
             return self.filter(kind=kind, user=user, created_at__gt=Now() - DAY).exists()
@@ -140,7 +142,9 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
         """
         if not settings.EMAIL_ENABLED:
             return
-        if count(f"emails:{network_of(client_address)}", HOUR) <= ENTERED_BY_A_NETWORK:
+        # A lockout has a bound of its own: an attacker could use up the other one first.
+        name = "lockouts" if kind == OutgoingEmail.Kind.LOGIN_FAILURES else "emails"
+        if count(f"{name}:{network_of(client_address)}", HOUR) <= ENTERED_BY_A_NETWORK:
             self.create(kind=kind, identity=identity, event=event)
 
     def claim(self) -> "OutgoingEmail | None":
@@ -169,7 +173,7 @@ class OutgoingEmail(models.Model):
     kind = models.CharField(max_length=32, choices=Kind, editable=False)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
-        models.CASCADE,
+        models.SET_NULL,  # The row counts for EMAIL_LIMIT after the account is deleted.
         null=True,
         related_name="emails",
         db_index=False,

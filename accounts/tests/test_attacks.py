@@ -216,3 +216,56 @@ def opens_something(token: str) -> bool:
 def real_ones_work(user: Any) -> bool:
     ticket = Ticket.objects.open().filter(user=user, purpose="undo").earliest("created_at")
     return opens_something(ticket.token) and reset(ticket.token).status_code == 204
+
+
+def test_a_deleted_account_does_not_reset_the_limit_of_its_recipient(
+    db: None, settings: Settings
+) -> None:
+    """Register with a stranger's address and delete the account, again and again."""
+    settings.EMAIL_LIMIT = (3, 3600)
+    for number in range(6):
+        name = f"squatter{number}"
+        body = {"username": name, "email": "stranger@example.com", "password": PASSWORD}
+        assert post("/users", body).status_code == 201
+        inbox("stranger@example.com")
+        device = APIClient()
+        token = post("/auth/login", {"identity": name, "password": PASSWORD}).json()
+        device.credentials(HTTP_AUTHORIZATION=f"Bearer {token['access_token']}")
+        assert device.delete(f"{API}/users/{token['user']['id']}").status_code == 204
+
+    assert len(inbox("stranger@example.com")) == 3
+
+
+def test_a_thief_who_deletes_the_account_does_not_suppress_the_notices(
+    user: User, sign_in: SignIn
+) -> None:
+    thief = sign_in(user)
+    change_address(thief, THIEFS)
+    assert thief.delete(f"{API}/users/{user.pk}").status_code == 204
+
+    assert "was changed" in "".join(message.subject for message in inbox(OWNERS))
+
+
+def test_a_stranger_gets_no_text_that_the_sender_chose(user: User, sign_in: SignIn) -> None:
+    User.objects.filter(pk=user.pk).update(username="win.evil.example")
+    user.refresh_from_db()
+    device = sign_in(user, HTTP_USER_AGENT="Call +1 800 555 0100/1.0")
+    device.credentials(
+        HTTP_AUTHORIZATION=f"Bearer {device.tokens['access_token']}",
+        HTTP_USER_AGENT="Call +1 800 555 0100/1.0",
+    )
+    assert device.post(f"{API}/users/me/email", {"email": THIEFS}).status_code == 202
+
+    [notice] = inbox(OWNERS)
+    assert "evil" not in str(notice.body)
+    assert "555" not in str(notice.body)
+
+
+def test_a_flood_of_forgotten_passwords_does_not_suppress_a_lockouts_notice(user: User) -> None:
+    User.objects.filter(pk=user.pk).update(email_verified_at=Now())
+    for number in range(21):
+        forgot(f"nobody{number}")
+    for _ in range(12):
+        post("/auth/login", {"identity": "alice", "password": "wrong"})
+
+    assert "Failed sign-ins" in "".join(message.subject for message in inbox(OWNERS))

@@ -151,14 +151,17 @@ class TestUsersPage:
         assert b"Send reset link" not in page
         assert browser.get(LIST).status_code == 403
 
-    def test_a_user_is_deleted_with_the_emails(self, console: Client, user: User) -> None:
+    def test_the_emails_are_kept_when_the_user_is_deleted(
+        self, console: Client, user: User
+    ) -> None:
         make(user)
         path = f"/admin/accounts/user/{user.pk}/delete/"
 
         assert b"don't have permission" not in console.get(path).content
         console.post(path, {"post": "yes"})
 
-        assert not OutgoingEmail.objects.exists()
+        assert not User.objects.filter(pk=user.pk).exists()
+        assert not OutgoingEmail.objects.filter(user__isnull=False).exists()
 
     def test_the_emails_are_linked_but_not_counted(self, console: Client, user: User) -> None:
         make(user)

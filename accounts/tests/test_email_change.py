@@ -157,9 +157,20 @@ class TestRequest:
 
         assert (free.status_code, free.content) == (taken.status_code, taken.content)
         assert ("already_registered", stranger.email) in delivered()
-        assert Ticket.objects.get(purpose="change").address == ADDRESS
+        assert not OutgoingEmail.objects.filter(kind="confirm_email", address=stranger.email)
 
-    def test_a_reserved_address_gets_the_same_response_and_no_ticket(
+    @pytest.mark.parametrize("address", ["mallory@example.com", "free@example.com"])
+    def test_the_pending_address_does_not_tell_whether_it_has_an_account(
+        self, user: User, stranger: User, sign_in: SignIn, address: str
+    ) -> None:
+        device = sign_in(user)
+        for asked in (ADDRESS, address):
+            ask(device, asked)
+
+        assert device.get(f"{API}/users/me/security").json()["pending_email"] == address
+        assert Ticket.objects.open().filter(purpose="change").count() == 1
+
+    def test_a_reserved_address_gets_the_same_response_and_no_email(
         self, user: User, stranger: User, sign_in: SignIn
     ) -> None:
         change_address(sign_in(stranger), ADDRESS)
@@ -167,7 +178,7 @@ class TestRequest:
 
         assert (response.status_code, response.content) == (202, b"{}")
         assert ("already_registered", "mallory@example.com") in delivered()
-        assert not Ticket.objects.open().filter(purpose="change").exists()
+        assert not OutgoingEmail.objects.filter(kind="confirm_email", user=user).exists()
 
     def test_a_newer_request_ends_the_older(self, user: User, sign_in: SignIn) -> None:
         device = sign_in(user)

@@ -48,6 +48,7 @@ INVALID = [
     "admin@xn--a.example",
     "admin@x_y.ä.example",
     "admin＠x.example",
+    "=?utf-8?q?admin?=@x.example",  # a mail program decodes it
     "admin@",
     "@x.example",
 ]

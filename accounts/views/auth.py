@@ -102,7 +102,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         return tokens.read(tokens.RefreshToken, text)
 
     @extend_schema(
-        operation_id="auth_login", request=LoginSerializer, responses=LoginResponseSerializer
+        operation_id="auth_login",
+        request=LoginSerializer,
+        responses={200: LoginResponseSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def login(self, request: Request) -> Response:
@@ -145,7 +147,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(
         operation_id="auth_reauthenticate",
         request=ReauthenticationSerializer,
-        responses=TokenPairSerializer,
+        responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False)
     def reauthenticate(self, request: Request) -> Response:
