@@ -254,7 +254,7 @@ class TestAddress:
 
     @pytest.mark.parametrize(
         ("method", "path"),
-        [("POST", "/product"), ("POST", "/nothing"), ("GET", "/schema"), ("PUT", "/users/me")],
+        [("POST", "/articles"), ("POST", "/nothing"), ("GET", "/schema"), ("PUT", "/users/me")],
     )
     def test_a_route_without_a_limit_has_no_headers(
         self, client: APIClient, method: str, path: str

@@ -1,16 +1,16 @@
 """What the worked example of CONTRIBUTING.md adds to the list of products."""
 
 import json
+from typing import Any
 
 from rest_framework.test import APIClient
 
-from accounts.models import User
 from api.views import schema
 from catalog.models import Product
 from conftest import API
 
 
-def test_the_new_filter_selects_and_is_documented(user: User, client: APIClient) -> None:
+def test_the_new_filter_selects_and_is_documented(user: Any, client: APIClient) -> None:
     for amount in (1, 2, 3):
         Product.objects.create(owner=user, title="Lamp", amount=amount)
 

@@ -17,12 +17,13 @@ def links(page: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("is_development", "is_enabled", "more"),
-    [(False, True, set()), (True, True, {"/admin/"}), (True, False, set())],
+    [(False, True, set()), (True, True, {"/admin/", "/mail"}), (True, False, {"/mail"})],
 )
-def test_the_start_page_links_the_console_in_development_only(
+def test_the_start_page_links_the_console_and_emails_in_development_only(
     client: APIClient, settings: Settings, is_development: bool, is_enabled: bool, more: set[str]
 ) -> None:
     settings.DEBUG, settings.ADMIN_ENABLED = is_development, is_enabled
+    settings.MAILBOX = settings.MAILBOX if is_development else None
 
     response = client.get("/")
 

@@ -26,7 +26,7 @@ export interface CallOptions {
 
 export type Method = "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" | "PATCH" | "DELETE";
 
-/** "GET /product/{id}" as `GET /product/${string}`. */
+/** "GET /users/{id}" as `GET /users/${string}`. */
 type Pattern<Key> = Key extends `${infer Head}{${string}}${infer Tail}` ? `${Head}${string}${Pattern<Tail>}` : Key;
 type Matching<Route extends string> = { [Key in keyof Routes]: Route extends Pattern<Key> ? Routes[Key] : never }[keyof Routes];
 type Find<Route extends string> = Route extends `${infer Path}?${string}`

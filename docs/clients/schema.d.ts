@@ -48,6 +48,7 @@ export interface PaginatedEventList {
   count: number;
   /** Whether more rows may exist. A list counts up to 10,000 rows, a search the matches among the rows that it reads. */
   count_capped: boolean;
+  /** The next page, or null at the end. A page of a search may have fewer results than `limit`, or none, before the end. */
   next: string | null;
   previous: string | null;
   results: Array<Event>;
@@ -57,6 +58,7 @@ export interface PaginatedProductList {
   count: number;
   /** Whether more rows may exist. A list counts up to 10,000 rows, a search the matches among the rows that it reads. */
   count_capped: boolean;
+  /** The next page, or null at the end. A page of a search may have fewer results than `limit`, or none, before the end. */
   next: string | null;
   previous: string | null;
   results: Array<Product>;
@@ -66,6 +68,7 @@ export interface PaginatedSessionList {
   count: number;
   /** Whether more rows may exist. A list counts up to 10,000 rows, a search the matches among the rows that it reads. */
   count_capped: boolean;
+  /** The next page, or null at the end. A page of a search may have fewer results than `limit`, or none, before the end. */
   next: string | null;
   previous: string | null;
   results: Array<Session>;
@@ -265,6 +268,12 @@ export interface Routes {
         status: "ok" | "degraded" | "failed";
       };
     };
+  } };
+  "GET ": { response: {
+    service: string;
+    version: string;
+    documentation: string;
+    schema: string;
   } };
   "GET /schema": { response: Record<string, unknown> };
 }

@@ -78,7 +78,7 @@ class TestDoctor:
         with pytest.raises(CommandError):
             call_command("doctor", stdout=output)
 
-        assert re.findall(r"failed  database: .* 1000 = ", output.getvalue())
+        assert re.findall(r"failed  database: .* 1001 = ", output.getvalue())
 
     def test_a_database_without_case_folding_is_reported(
         self, monkeypatch: pytest.MonkeyPatch

@@ -295,7 +295,7 @@ class TestLostResponse:
 
 @pytest.fixture
 def slow_writes(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let each write of a product take longer than the client waits for a response."""
+    """Let each write of an article take longer than the client waits for a response."""
     options = connection.settings_dict["OPTIONS"] | {"server_side_binding": True}
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
     connection.close()
@@ -305,7 +305,7 @@ def slow_writes(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iter
             " AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'"
         )
         cursor.execute(
-            "CREATE CONSTRAINT TRIGGER pause AFTER INSERT OR UPDATE ON catalog_product"
+            "CREATE CONSTRAINT TRIGGER pause AFTER INSERT OR UPDATE ON articles_article"
             " INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pause()"
         )
     connection.connection.longest_wait = 0.3
@@ -353,7 +353,7 @@ def test_an_update_that_may_have_been_committed_is_not_a_503(
 
 @pytest.mark.parametrize(
     ("method", "table"),
-    [("GET", "catalog_product"), ("POST", "accounts_session"), ("PATCH", "catalog_product")],
+    [("GET", "articles_article"), ("POST", "accounts_session"), ("PATCH", "articles_article")],
 )
 def test_a_request_that_changed_nothing_is_a_503(
     user: User, sign_in: SignIn, slow_writes: None, method: str, table: str

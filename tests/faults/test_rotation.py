@@ -89,7 +89,7 @@ def test_no_session_is_lost_while_each_secret_is_changed(
         before.access = clients[0].access
 
         calls = [functools.partial(fleet.use, client, path) for client in clients]
-        with Load(*calls, pause=0.02) as load:
+        with Load(*calls, pause=0.1) as load:
             # Every instance accepts a new secret before any instance signs with it.
             fleet.roll(SECRET_FALLBACKS=new["SECRET"])
             for name, following in itertools.zip_longest(NAMES, NAMES[1:]):

@@ -136,10 +136,14 @@ def run_program(language: str, number: int, project: Path, server: Server) -> li
 
 @needs_node
 def test_the_example_of_the_javascript_client(project: Path, server: Server) -> None:
-    lamp, *events, rejected = run_program("js", 0, project, server)
+    device, *events, rejected = run_program("js", 0, project, server)
 
-    assert (lamp, rejected) == ("Lamp", "validation_error title")
-    assert [event.split()[0] for event in events] == ["signed_in", "account_created"]
+    assert (device, rejected) == ("node", "validation_error username")
+    assert [event.split()[0] for event in events] == [
+        "account_changed",
+        "signed_in",
+        "account_created",
+    ]
 
 
 @needs_node
@@ -148,9 +152,9 @@ def test_the_store_for_react_native(project: Path, server: Server) -> None:
 
 
 def test_the_example_of_the_python_client(project: Path, server: Server) -> None:
-    lamp, *events, rejected = run_program("python", 0, project, server)
+    device, *events, rejected = run_program("python", 0, project, server)
 
-    assert (lamp, rejected) == ("Lamp", "415 unsupported_media_type")
+    assert (device, rejected) == ("Python-urllib", "415 unsupported_media_type")
     assert [event.split()[0] for event in events] == ["signed_in", "account_created"]
 
 

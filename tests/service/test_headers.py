@@ -142,7 +142,7 @@ class TestCORS:
         ("path", "allowed"),
         [
             (f"{API}/auth/login", "OPTIONS, POST"),
-            (f"{API}/product/1", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+            (f"{API}/articles/1", "DELETE, GET, HEAD, OPTIONS, PATCH"),
             ("/health", "GET, HEAD, OPTIONS"),
             (f"{API}/nothing", None),
         ],

@@ -21,6 +21,7 @@ from ops.checkout import require_debug, text_files, write_client_types
 # The benchmarks measure the example, and the documents have their results.
 REMOVED = ["catalog", "bench", "docs/performance.md", "docs/performance.json"]
 REMOVED += ["docs/performance.svg", "docs/scale.json"]
+REMOVED += ["tests/faults/test_probes.py", "tests/service/test_bench.py"]
 MARKED = re.compile(
     r"^<!-- example -->\n.*?^<!-- /example -->\n\n?|^[^\n]*(?:# example|<!-- example -->)[ |]*\n",
     re.MULTILINE | re.DOTALL,
