@@ -17,6 +17,8 @@ from django.db.models.functions import Now, TruncDay, TruncHour
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateformat import format as date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from accounts.models import Event, OutgoingEmail, Session
 from api.parsers import is_unstorable
@@ -26,11 +28,11 @@ HOURS, DAYS = 24, 30
 TOP = 5
 LATE = 10  # minutes
 COUNTED = (
-    (Event.Kind.SIGNED_IN, "Sign-ins", "good"),
-    (Event.Kind.REFUSED, "Rejected", "bad"),
-    (Event.Kind.REPLAYED, "Replays", "bad"),
-    (Event.Kind.LIMIT_REACHED, "Limits reached", "bad"),
-    (Event.Kind.CREATED, "New accounts", "none"),
+    (Event.Kind.SIGNED_IN, gettext_lazy("Sign-ins"), "good"),
+    (Event.Kind.REFUSED, gettext_lazy("Rejected"), "bad"),
+    (Event.Kind.REPLAYED, gettext_lazy("Replays"), "bad"),
+    (Event.Kind.LIMIT_REACHED, gettext_lazy("Limits reached"), "bad"),
+    (Event.Kind.CREATED, gettext_lazy("New accounts"), "none"),
 )
 KINDS = [kind for kind, _, _ in COUNTED]
 WIDTH, HEIGHT = 720, 160  # of a plot, in SVG units
@@ -126,12 +128,15 @@ def page(counts: dict[str, Counts], now: datetime) -> dict[str, Any]:
         "since": since,
         "numbers": [
             Number(
-                "Active sessions", active.get("sessions", 0), sessions_link(state="active"), "good"
+                _("Active sessions"),
+                active.get("sessions", 0),
+                sessions_link(state="active"),
+                "good",
             ),
-            Number("Users signed in", active.get("users", 0), sessions_link(state="active")),
+            Number(_("Users signed in"), active.get("users", 0), sessions_link(state="active")),
             *(
                 Number(
-                    label,
+                    str(label),
                     sum(of.get(kind, 0) for _, of in by_hour),
                     events_link(kind, since),
                     style,
@@ -140,12 +145,12 @@ def page(counts: dict[str, Counts], now: datetime) -> dict[str, Any]:
             ),
         ],
         "plots": [
-            plot("The last 24 hours", by_hour, "H:i"),
-            plot("The last 30 days", by_day, "j M"),
+            plot(_("The last 24 hours"), by_hour, "H:i"),
+            plot(_("The last 30 days"), by_day, "j M"),
         ],
         "most_rejected": [
-            ("Most rejected users", links("username", counts.get("usernames", {}), since)),
-            ("Most rejected addresses", links("ip_address", counts.get("addresses", {}), since)),
+            (_("Most rejected users"), links("username", counts.get("usernames", {}), since)),
+            (_("Most rejected addresses"), links("ip_address", counts.get("addresses", {}), since)),
         ],
     }
 
@@ -154,8 +159,8 @@ def email_numbers(emails: Counts) -> list[Number]:
     minutes = emails.get("oldest", 0) // 60
     url = reverse("admin:accounts_outgoingemail_changelist", query={"state": "due"})
     return [
-        Number("Emails due", emails.get("due", 0), url),
-        Number("Oldest due (minutes)", minutes, url, "bad" if minutes >= LATE else ""),
+        Number(_("Emails due"), emails.get("due", 0), url),
+        Number(_("Oldest due (minutes)"), minutes, url, "bad" if minutes >= LATE else ""),
     ]
 
 

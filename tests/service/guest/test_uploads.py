@@ -203,6 +203,9 @@ class TestKindsOfViews:
         assert client.generic("POST", url, form(b"x" * 1_000_000), FORM).status_code == 200
         assert client.generic("POST", url, form(b"x" * MIB), FORM).status_code == 413
 
+    def test_a_form_to_no_view(self, client: APIClient) -> None:
+        assert client.generic("POST", f"{GUEST}/nothing", form(PNG), FORM).status_code == 404
+
     def test_json_keeps_its_limit(self, client: APIClient) -> None:
         body = b'{"a": "' + b"x" * MIB + b'"}'
 
