@@ -1,9 +1,10 @@
 """Rejecting a hostile body takes little CPU time."""
 
+import gc
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -85,6 +86,15 @@ STRUCTURES = {
     "whitespace": fill(" ", "{", "}"),
     "a string without an end": fill("x", '{"a":"'),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_garbage() -> Iterator[None]:
+    """Freeze the objects of the test process, as config.wsgi does with those of the service."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

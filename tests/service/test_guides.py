@@ -110,7 +110,7 @@ export default {
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A directory with both clients, and with the storage module of React Native."""
-    for client in CLIENTS.iterdir():
+    for client in CLIENTS.glob("latchkey.*"):
         shutil.copy(client, tmp_path)
     (tmp_path / "package.json").write_text('{"type": "module"}')
     module = tmp_path / "node_modules/@react-native-async-storage/async-storage"

@@ -57,6 +57,7 @@ def test_run_works_in_any_path_and_reloads_the_configuration(clone: Path) -> Non
         changed.write_text(changed.read_text().replace("{message} [", "{message} changed ["))
 
         def is_reloaded() -> bool:
+            changed.touch()  # The reloader may not have seen the file before its first change.
             client.get("/health")
             return "changed [" in (clone / "log").read_text()
 

@@ -153,6 +153,7 @@ def test_the_doctor_misses_a_timeout_and_counts_no_connections(
 ) -> None:
     monkeypatch.setattr(settings, "DB_PGBOUNCER", True)
     monkeypatch.setattr(settings, "WEB_THREADS", 1000)
+    monkeypatch.setattr(settings, "MEDIA_ROOT", "")
 
     assert checks.check_connections(databases=["default"]) == []
     with pytest.raises(doctor.CheckError, match="ALTER ROLE postgres SET statement_timeout"):
