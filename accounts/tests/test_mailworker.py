@@ -357,15 +357,16 @@ def read(path: Path) -> str:
     return path.read_text()
 
 
+# Other test processes have databases of their own in the same server.
+OF_A_PROGRAM = "FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
+
+
 def kill_connections(name: str) -> int:
-    return count(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = %s",
-        name,
-    )
+    return count(f"SELECT count(pg_terminate_backend(pid)) {OF_A_PROGRAM}", name)
 
 
 def connections(name: str) -> int:
-    return count("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", name)
+    return count(f"SELECT count(*) {OF_A_PROGRAM}", name)
 
 
 def count(statement: str, *parameters: str) -> int:
