@@ -79,7 +79,8 @@ class LoginFailures:
 
         The statements are the same for an identity that does not exist: nobody is called "?".
         """
-        if event := Event.objects.record_limit_reached(self.user, "login-failures"):
+        event = Event.objects.record_limit_reached(self.user, "login-failures")
+        if event:  # pragma: no branch - without a database there is none
             OutgoingEmail.objects.enqueue_entered(
                 OutgoingEmail.Kind.LOGIN_FAILURES,
                 self.user.username if self.user else "?",

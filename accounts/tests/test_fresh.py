@@ -13,7 +13,7 @@ from rest_framework.test import APIClient, APIRequestFactory
 
 from accounts import tokens
 from accounts.models import Event, Session, User
-from accounts.permissions import EmailNotVerified, IsVerified
+from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
 from conftest import API, PASSWORD, SignIn
 
 SECRETS = {
@@ -246,6 +246,7 @@ class TestVerified:
         assert IsVerified().has_permission(request, view)
         request.user = None
         assert not IsVerified().has_permission(request, view)
+        assert not IsFresh().has_permission(request, view)
 
 
 def test_the_default_audience_is_the_default_of_the_setting() -> None:

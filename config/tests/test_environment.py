@@ -6,7 +6,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import django
 import pytest
 
 from config.environment import Environment
@@ -613,20 +612,15 @@ class TestEmail:
             ("smtp+ssl", 465, False, True),
         ],
     )
-    def test_django_gets_the_settings(
+    def test_the_scheme_decides_port_and_tls(
         self, monkeypatch: pytest.MonkeyPatch, scheme: str, port: int, tls: bool, ssl: bool
     ) -> None:
         settings = load(monkeypatch, EMAIL_URL=f"{scheme}://user:word@smtp.example.com")
 
-        if django.VERSION >= (6, 1):
-            mailer = settings["MAILERS"]["default"]
-            assert mailer["BACKEND"] == "django.core.mail.backends.smtp.EmailBackend"
-            options = mailer["OPTIONS"]
-            told = [options[name] for name in ("host", "port", "use_tls", "use_ssl")]
-        else:
-            names = ("EMAIL_HOST", "EMAIL_PORT", "EMAIL_USE_TLS", "EMAIL_USE_SSL")
-            told = [settings[name] for name in names]
-        assert told == ["smtp.example.com", port, tls, ssl]
+        assert settings["MAILER"]["BACKEND"] == "django.core.mail.backends.smtp.EmailBackend"
+        options = settings["MAILER"]["OPTIONS"]
+        given = [options[name] for name in ("host", "port", "use_tls", "use_ssl")]
+        assert given == ["smtp.example.com", port, tls, ssl]
 
     def test_in_development_email_goes_to_files(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = load(monkeypatch, DEBUG="true", EMAIL_URL="", PORT="4000")
