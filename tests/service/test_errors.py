@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest
+from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -122,6 +123,20 @@ class TestBodies:
         response = client.generic("POST", f"{API}{path}", body, "application/json")
 
         assert_is_problem(response, 413, "payload_too_large")
+
+    @pytest.mark.parametrize(
+        ("content_type", "body"),
+        [
+            ("application/x-www-form-urlencoded", b"x" * (192 * 1024 + 1)),
+            ("multipart/form-data; boundary=x", b";" * 1001),
+        ],
+    )
+    def test_a_form_of_the_console_that_is_costly_is_too_large(
+        self, db: None, content_type: str, body: bytes
+    ) -> None:
+        response = Client().generic("POST", "/admin/login/", body, content_type)
+
+        assert response.status_code == 413
 
     def test_an_endless_body_is_not_read_completely(
         self, client: APIClient, monkeypatch: pytest.MonkeyPatch
