@@ -116,6 +116,11 @@ class ProblemAutoSchema(AutoSchema):
             add_response(responses, str(status), error_response(status, problem.ref, is_limited))
         return operation
 
+    def get_summary(self) -> str | None:
+        """Return the first sentence of an operation's description, unless a view declares one."""
+        first = self.get_description().partition("\n\n")[0].replace("\n", " ")
+        return first.removesuffix(".") or None
+
     def error_statuses(self, operation: dict[str, Any], is_limited: bool) -> set[int]:
         where = {parameter["in"] for parameter in operation.get("parameters", [])}
         rules = {

@@ -108,7 +108,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def login(self, request: Request) -> Response:
-        """Sign in with a username or e-mail address: a new session and its first token pair."""
+        """Sign in with a username or e-mail address; return the token pair of a new session."""
         serializer = LoginSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         user_agent = request.headers.get("User-Agent", "")[:512]
@@ -132,7 +132,11 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def refresh(self, request: Request) -> Response:
-        """Swap a refresh token for a new pair; the token is spent from then on."""
+        """
+        Return a new token pair for a refresh token.
+
+        The token is spent then. A token that is sent again ends its session.
+        """
         serializer = RefreshSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         try:
@@ -151,7 +155,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     )
     @action(["POST"], False)
     def reauthenticate(self, request: Request) -> Response:
-        """Sign in again in the same session: a fresh access token and a new refresh token."""
+        """Sign in again in the same session; return a fresh token pair."""
         serializer = ReauthenticationSerializer(
             data=request.data, context=self.get_serializer_context()
         )
@@ -178,7 +182,7 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     )
     @action(["POST"], False, url_path="logout-all")
     def logout_all(self, request: Request) -> Response:
-        """End every session of the user, this one and those of the console too."""
+        """End all sessions of the caller, in the console too."""
         user: Any = request.user
         return Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
 
@@ -245,9 +249,10 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @action(["POST"], False, **WITHOUT_TOKEN, url_path="password/reset")
     def reset_password(self, request: Request) -> Response:
         """
-        Set a new password with the token of an email or of a rejected login; end every session.
+        Set a new password with the token of an email, and end all sessions.
 
-        It signs nobody in.
+        A login that was rejected with `password_change_required` has a token too, `reset_token`.
+        Nobody is signed in.
         """
         serializer = PasswordResetSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -272,9 +277,10 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     @action(["POST"], False, **WITHOUT_TOKEN)
     def registration(self, request: Request) -> Response:
         """
-        Send an email with a link to register; only with REGISTRATION=verified.
+        Send an email with a link to register.
 
-        The response is the same for an address that has an account: its owner gets a notice.
+        Only with REGISTRATION=verified. The response is the same for an address that has an
+        account: its owner gets a notice.
         """
         require_email()
         if settings.REGISTRATION != "verified":

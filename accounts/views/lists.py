@@ -36,7 +36,7 @@ class PersonalListMixin(mixins.ListModelMixin):
 
 @extend_schema(tags=["auth"])
 class EventViewSet(PersonalListMixin, viewsets.GenericViewSet[Event]):
-    """What happened to the caller's account and sessions, newest first."""
+    """List the security events of the caller's account, newest first."""
 
     serializer_class = EventSerializer
 
@@ -46,7 +46,7 @@ class EventViewSet(PersonalListMixin, viewsets.GenericViewSet[Event]):
 
 @extend_schema(tags=["auth"])
 class SessionViewSet(PersonalListMixin, viewsets.GenericViewSet[Session]):
-    """The devices on which the caller is signed in."""
+    """List the caller's active sessions, the last used first."""
 
     serializer_class = SessionSerializer
     lookup_value_converter = "uuid"

@@ -6,7 +6,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import Http404
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import ValidationError
@@ -34,6 +34,17 @@ LIMITED = frozenset(
 )
 
 
+@extend_schema_view(
+    create=extend_schema(
+        description="Register.\n\nWith REGISTRATION=verified the token of an email takes the place "
+        "of the address."
+    ),
+    retrieve=extend_schema(description="Return a user.\n\nOthers see the public fields only."),
+    destroy=extend_schema(
+        description="Delete the caller's account and everything that belongs to it.\n\n"
+        "The token must be fresh."
+    ),
+)
 class UserViewSet(
     mixins.CreateModelMixin,
     mixins.RetrieveModelMixin,
@@ -80,7 +91,11 @@ class UserViewSet(
 
     @transaction.atomic
     def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Change the caller's own names; never the password or a flag."""
+        """
+        Change the caller's username or names.
+
+        The address changes with `POST /users/me/email`, the password with `POST /auth/password`.
+        """
         return super().partial_update(request, *args, **kwargs)
 
     @extend_schema(operation_id="users_me")

@@ -215,7 +215,7 @@ def test_staff_send_a_reset_link_and_send_a_failed_email_again(
     expect(page.get_by_text("1 email queued.")).to_be_visible()
     expect(page.locator("#emails tbody tr, #emails tr").filter(has_text="Reset")).to_be_visible()
 
-    page.get_by_role("link", name="Every email").click()
+    page.get_by_role("link", name="All emails").click()
     page.get_by_role("link", name="failed", exact=True).click()
     page.locator("#result_list .action-select").check()
     page.get_by_label("Action:").select_option("retry")
