@@ -160,7 +160,7 @@ class Event(models.Model):
 
     class Kind(models.TextChoices):
         SIGNED_IN = "signed_in", "signed in"
-        REFUSED = "refused", "sign-in refused"
+        REFUSED = "refused", "sign-in rejected"
         SIGNED_OUT = "signed_out", "signed out"
         SESSION_ENDED = "session_ended", "session ended"
         REPLAYED = "replayed", "refresh token used twice"

@@ -48,7 +48,7 @@ class TestUsersPage:
             "Signed in on 1 device",
             "192.0.2.7",
             "Account created",
-            "ID",
+            f"ID {user.pk}",
         ):
             assert text in page
         assert "new device" in page
