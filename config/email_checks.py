@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 
-from config.checks import error
+from config.rules import error
 
 DEVELOPMENT_MAILERS = {
     "ops.mailbox.FileBackend",
