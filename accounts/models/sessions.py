@@ -112,18 +112,27 @@ class SessionQuerySet(TokenQuerySet):
         """
         Return the session with a new sign-in time and refresh token, for a verified password.
 
-        Raises StaleLoginError where the session or the account changed meanwhile, and
+        `session` is as it was read before the verification. If its sign-in time changed meanwhile,
+        another request renewed it, and this one returns the same refresh token. Raises
+        StaleLoginError or SessionError where the account or the session changed meanwhile, and
         PasswordChangeRequiredError as a login does.
         """
         with granting_access(user), transaction.atomic():
             verified = user.lock_verified()
             if verified.must_change_password:
                 raise PasswordChangeRequiredError
-            row = self.active().select_for_update(no_key=True).filter(pk=session.pk, user=user)
-            renewed = row.first()
+            rows = self.active().filter(
+                pk=session.pk,
+                user=user,
+                # With a lowered SESSION_MAX_AGE an older session has expired.
+                created_at__gt=Now() - settings.SESSION_MAX_AGE,
+            )
+            renewed = rows.select_for_update(no_key=True).first()
             if renewed is None:
                 raise SessionError
-            renewed.renew(verified.now)
+            renewed.now = verified.now
+            if renewed.authenticated_at == session.authenticated_at:
+                renewed.renew(verified.now)
             Event.objects.record(Event.Kind.REAUTHENTICATED, user, session=renewed)
         return renewed
 
@@ -255,9 +264,13 @@ class Session(models.Model):
         return "active" if self.expires_at > timezone.now() else "expired"
 
     def renew(self, now: datetime) -> None:
-        """Record a new sign-in and replace the refresh token, as a refresh does."""
-        self.previous_token_id, self.token_id = self.token_id, uuid.uuid4()
-        self.authenticated_at = self.last_used_at = self.now = now
+        """
+        Record a new sign-in and replace the refresh token.
+
+        The one before has no grace: a thief who has it would get the new sign-in time with it.
+        """
+        self.previous_token_id, self.token_id = None, uuid.uuid4()
+        self.authenticated_at = self.last_used_at = now
         self.methods = by_password()
         end = self.created_at + settings.SESSION_MAX_AGE
         self.expires_at = min(now + settings.REFRESH_TOKEN_LIFETIME, end)

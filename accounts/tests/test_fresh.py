@@ -218,15 +218,48 @@ class TestReauthentication:
         use(client, pair["access_token"])
         assert client.delete(f"{API}/users/{user.pk}").status_code == 204
 
-    def test_a_replay_of_the_refresh_token_before_ends_the_session(
-        self, user: User, sign_in: SignIn, settings: Settings
+    @pytest.mark.parametrize("grace", [0, 10])
+    def test_a_stolen_refresh_token_of_before_gets_nothing(
+        self, user: User, sign_in: SignIn, settings: Settings, grace: int
     ) -> None:
-        settings.REFRESH_GRACE = timedelta(0)
+        settings.REFRESH_GRACE = timedelta(seconds=grace)
         client = sign_in(user)
         client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD})
 
-        assert refresh(client, client.tokens).status_code == 401
+        stolen = refresh(client, client.tokens)
+
+        assert (stolen.status_code, stolen.json()["code"]) == (401, "token_not_valid")
         assert user.sessions.get().end_reason == "token_reuse"
+
+    def test_a_refresh_token_in_its_grace_gets_nothing_either(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        client = sign_in(user)
+        assert refresh(client, client.tokens).status_code == 200
+        assert refresh(client, client.tokens).status_code == 200, "within the grace"
+        client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD})
+
+        assert refresh(client, client.tokens).status_code == 401
+
+    def test_a_lost_response_is_repeated(self, user: User, sign_in: SignIn) -> None:
+        client = sign_in(user)
+        lost, again = (
+            client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD}).json()
+            for _ in range(2)
+        )
+
+        assert lost["refresh_token"] != again["refresh_token"]
+        assert refresh(client, again).status_code == 200
+
+    def test_a_session_above_a_lowered_maximum_age_is_not_renewed(
+        self, user: User, sign_in: SignIn, settings: Settings
+    ) -> None:
+        client = sign_in(user)
+        user.sessions.update(created_at=Now() - timedelta(days=8))
+        settings.SESSION_MAX_AGE = timedelta(days=7)
+        response = client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD})
+
+        assert (response.status_code, response.json()["code"]) == (401, "token_not_valid")
 
     def test_a_wrong_password_is_counted_as_a_login_failure(
         self, user: User, sign_in: SignIn, settings: Settings
