@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 
+from config.mailers import NO_MAILER
 from config.rules import error
 
 DEVELOPMENT_MAILERS = {
@@ -73,4 +74,11 @@ def is_sender(text: str) -> bool:
     return text == address or text.endswith(f"<{address}>")
 
 
-CHECKS = (check_mailer, check_link_base, check_link_scheme, check_sender)
+def check_registration(**kwargs: Any) -> list[CheckMessage]:
+    """Reject a service where nobody can register, because no address can be verified."""
+    if settings.REGISTRATION != "verified" or settings.MAILER != NO_MAILER:
+        return []
+    return [error("config.E026")]
+
+
+CHECKS = (check_mailer, check_link_base, check_link_scheme, check_sender, check_registration)

@@ -88,6 +88,10 @@ RULES = {
         "DEFAULT_FROM_EMAIL must be an address, or a name with an address.",
         "For example: Latchkey <no-reply@example.com>",
     ),
+    "config.E026": (
+        "REGISTRATION=verified needs email, and EMAIL_URL is none: nobody could register.",
+        "Set EMAIL_URL to a mail server, or REGISTRATION=open.",
+    ),
     "config.E030": (
         "API_ROOT, API_PATH and ADMIN_PATH must be paths such as api/, api/v1/ and admin/.",
         "API_PATH begins with API_ROOT, ADMIN_PATH does not; each ends in a slash.",

@@ -201,6 +201,14 @@ class TestEmail:
 
         assert found() == []
 
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_registration_by_email_needs_email(self, settings: Settings, debug: bool) -> None:
+        settings.DEBUG, settings.REGISTRATION = debug, "verified"
+        assert found() == []
+
+        settings.MAILER, settings.EMAIL_ENABLED = NO_MAILER, False
+        assert found() == ["config.E026"]
+
     @pytest.mark.parametrize("url", ["filemail:///tmp/mail", "consolemail://"])
     def test_development_mailers_are_for_development(self, settings: Settings, url: str) -> None:
         settings.MAILER = parse_mailer(url)
