@@ -209,6 +209,20 @@ class TestEmail:
         settings.MAILER, settings.EMAIL_ENABLED = NO_MAILER, False
         assert found() == ["config.E026"]
 
+    def test_a_missing_mailer_hides_no_other_fault(self, settings: Settings) -> None:
+        settings.MAILER, settings.EMAIL_ENABLED = {}, False
+        settings.DEFAULT_FROM_EMAIL = settings.PUBLIC_URL = ""
+
+        assert found() == ["config.E020", "config.E022", "config.E025"]
+
+    def test_a_sender_that_is_set_is_an_address_although_email_is_disabled(
+        self, settings: Settings
+    ) -> None:
+        settings.MAILER, settings.EMAIL_ENABLED = NO_MAILER, False
+        settings.DEFAULT_FROM_EMAIL = "Shop"
+
+        assert found() == ["config.E025"]
+
     @pytest.mark.parametrize("url", ["filemail:///tmp/mail", "consolemail://"])
     def test_development_mailers_are_for_development(self, settings: Settings, url: str) -> None:
         settings.MAILER = parse_mailer(url)
