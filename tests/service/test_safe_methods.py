@@ -23,7 +23,7 @@ WRITE = re.compile(r"\b(INSERT INTO|UPDATE \"|UPDATE accounts_|DELETE FROM|FOR U
 def boss(make_user: Any, sign_in: SignIn) -> Client:
     """A superuser's browser, with an access token and a console session, and rows to look at."""
     user: User = make_user("boss", is_staff=True, is_superuser=True)
-    tokens = sign_in(user).tokens  # type: ignore[attr-defined]
+    tokens = sign_in(user).tokens
     OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.RESET_PASSWORD, user)
     Article.objects.create(owner=user, title="Lamp", amount=1)
     Group.objects.get_or_create(name="Readers")
