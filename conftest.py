@@ -39,7 +39,9 @@ def find_secrets(text: str) -> list[str]:
     secrets = [secret for values in settings.SECRETS.values() for secret in values if secret]
     exact = "|".join(re.escape(secret) for secret in [PASSWORD, *secrets])
     token, hashed = r"eyJ[\w-]{10,}\.[\w-]+", r"(?:bcrypt|pbkdf2)_sha256\$[^\s\"']+"
-    return re.findall(f"{exact}|{token}|{hashed}", text)
+    # Of any prefix, and without it.
+    api_token = r"[0-9a-f]{16}_[\w-]{43}(?:_[0-9a-f]{8})?"
+    return re.findall(f"{exact}|{token}|{hashed}|{api_token}", text)
 
 
 def find_tickets(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from accounts.models import User
+from accounts.models import Session, User
 
 
 class IsAuthenticatedOrNamesIdentity(IsAuthenticated):
@@ -41,13 +41,17 @@ class EmailNotVerified(PermissionDenied):
 
 
 class IsFresh(IsAuthenticated):
-    """The user signed in within FRESH_MINUTES; the token says so, which costs no query."""
+    """
+    The user signed in within FRESH_MINUTES; the access token says so, which costs no query.
+
+    An API token is never fresh.
+    """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if not super().has_permission(request, view):
             return False
-        session: Any = request.auth
-        if not session.presented.is_fresh:
+        session = request.auth
+        if not isinstance(session, Session) or not session.presented.is_fresh:
             raise ReauthenticationRequired
         return True
 

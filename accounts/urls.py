@@ -1,5 +1,6 @@
 from rest_framework.routers import SimpleRouter
 
+from accounts.views.api_tokens import ApiTokenViewSet
 from accounts.views.auth import AuthViewSet
 from accounts.views.lists import EventViewSet, SessionViewSet
 from accounts.views.users import UserViewSet
@@ -8,6 +9,7 @@ router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("auth/sessions", SessionViewSet, "session")
 router.register("auth/events", EventViewSet, "event")
 router.register("auth", AuthViewSet, "auth")
+router.register("users/me/tokens", ApiTokenViewSet, "api-token")
 router.register("users", UserViewSet, "user")
 
 urlpatterns = router.urls

@@ -264,6 +264,7 @@ REGISTRATION = env.choice("REGISTRATION", ("open", "verified"), "open")
 RESET_LIFETIME = timedelta(minutes=env.integer("RESET_MINUTES", 30, low=5, high=120))
 FRESH_LIFETIME = timedelta(minutes=env.integer("FRESH_MINUTES", 10, low=1, high=1440))
 UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
+API_TOKEN_PREFIX = env.read("API_TOKEN_PREFIX", values.parse_token_prefix, "lk")
 TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
 
 # Rate limits: count and window in seconds

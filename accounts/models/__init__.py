@@ -1,5 +1,6 @@
 from accounts.models.access import PasswordChangeRequiredError
-from accounts.models.addresses import AddressReservedError
+from accounts.models.addresses import AddressReservedError, EmailNotVerifiedError
+from accounts.models.api_tokens import ApiToken, ApiTokenLimitError, ApiTokenQuerySet
 from accounts.models.credentials import PasswordUnchangedError, StaleLoginError
 from accounts.models.events import Event
 from accounts.models.managers import UserQuerySet
@@ -11,6 +12,10 @@ from accounts.models.users import User
 
 __all__ = [
     "AddressReservedError",
+    "ApiToken",
+    "ApiTokenLimitError",
+    "ApiTokenQuerySet",
+    "EmailNotVerifiedError",
     "Event",
     "OutgoingEmail",
     "PasswordChangeRequiredError",
