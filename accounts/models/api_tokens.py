@@ -15,6 +15,7 @@ from django.contrib.auth import get_user_model
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from accounts import api_tokens
@@ -191,6 +192,10 @@ class ApiToken(models.Model):
     def api_token_id(self) -> str:
         """The name by which the log line of a request has it."""
         return self.pk
+
+    @property
+    def is_active(self) -> bool:
+        return self.expires_at > timezone.now()
 
     @property
     def may_write(self) -> bool:
