@@ -1,6 +1,7 @@
 """What ends API tokens and what does not, and the same at one moment with real commits."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from accounts.tests.test_races import at_once, deactivate, statuses
 from conftest import API, PASSWORD, SignIn
 from tests.rig.api_tokens import NEW_TOKEN, TOKENS, code_of, issue_token, using, verified
 from tests.rig.lifecycle import NEW_PASSWORD, change_address, inbox, reset
+from tests.rig.machine import wait_until
 
 Act = Callable[[User, SignIn, Client], Any]
 
@@ -279,6 +281,20 @@ class TestRaces:
         assert created.status_code in {201, 401}
         assert not ApiToken.objects.exists()
 
+    def test_an_address_that_is_unverified_meanwhile_gets_none(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        """The permission reads the user before the change commits, the model after it."""
+        create = self.creating(user, sign_in)
+        with ThreadPoolExecutor() as pool:
+            with transaction.atomic():
+                User.objects.filter(pk=user.pk).update(email_verified_at=None)
+                created = pool.submit(closing_connection, create)
+                assert wait_until(is_waiting_for_a_lock, seconds=10) < 10
+
+            assert code_of(created.result()) == (403, "email_not_verified")
+        assert not ApiToken.objects.exists()
+
     def test_of_16_ends_of_one_token_one_succeeds(self, user: User, sign_in: SignIn) -> None:
         token, device = issue_token(user), sign_in(user)
 
@@ -315,3 +331,21 @@ class TestRaces:
 
 def race(*calls: Callable[[], Any]) -> list[Any]:
     return at_once(*[lambda _, call=call: call() for call in calls])
+
+
+def closing_connection(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    finally:
+        connection.close()
+
+
+def is_waiting_for_a_lock() -> bool:
+    waiting = (
+        "SELECT 1 FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # Kept for the whole transaction.
+        cursor.execute(waiting)
+        return cursor.fetchone() is not None
