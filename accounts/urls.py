@@ -1,6 +1,7 @@
 from rest_framework.routers import SimpleRouter
 
 from accounts.views.auth import AuthViewSet
+from accounts.views.factors import FactorViewSet
 from accounts.views.lists import EventViewSet, SessionViewSet
 from accounts.views.users import UserViewSet
 
@@ -8,6 +9,7 @@ router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("auth/sessions", SessionViewSet, "session")
 router.register("auth/events", EventViewSet, "event")
 router.register("auth", AuthViewSet, "auth")
+router.register("users/me", FactorViewSet, "factor")
 router.register("users", UserViewSet, "user")
 
 urlpatterns = router.urls
