@@ -265,6 +265,7 @@ RESET_LIFETIME = timedelta(minutes=env.integer("RESET_MINUTES", 30, low=5, high=
 FRESH_LIFETIME = timedelta(minutes=env.integer("FRESH_MINUTES", 10, low=1, high=1440))
 UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
 API_TOKEN_PREFIX = env.read("API_TOKEN_PREFIX", values.parse_token_prefix, "lk")
+FACTOR_RESET_DELAY = timedelta(hours=env.integer("FACTOR_RESET_HOURS", 24, low=1, high=720))
 TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
 
 # Rate limits: count and window in seconds
@@ -272,6 +273,7 @@ TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
 AUTH_RATE_LIMIT = env.rate("AUTH_RATE_LIMIT", "5/m")
 AUTH_READ_LIMIT = env.rate("AUTH_READ_LIMIT", "60/m")
 LOGIN_FAILURE_LIMIT = env.rate("LOGIN_FAILURE_LIMIT", "10/15m")
+CODE_FAILURE_LIMIT = (50, 86400)  # wrong codes of second factors for one account
 EMAIL_LIMIT = env.rate("EMAIL_LIMIT", "3/h")
 RATELIMIT_FAIL_OPEN = True  # api.throttling counts again where the cache lost a key.
 
