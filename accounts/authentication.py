@@ -75,6 +75,6 @@ class BearerAuthentication(BaseAuthentication):
 
 def is_permitted(request: Request, token: ApiToken) -> bool:
     """Tell whether the view accepts API tokens, and this one permits the method."""
-    view: Any = request.parser_context["view"]
-    is_allowed = getattr(view, "allows_api_tokens", False)
+    view: Any = request.parser_context.get("view")
+    is_allowed = bool(getattr(view, "allows_api_tokens", False))
     return is_allowed and (token.may_write or request.method in SAFE_METHODS)

@@ -44,7 +44,7 @@ class ApiTokenAdmin(RecordAdmin):
     list_filter = [StateFilter, "scope", "created_at"]
     list_select_related = ["user"]
     search_fields = ["user__username"]  # Django shows the field; get_search_results searches.
-    search_help_text = _("A user name or an e-mail address, or a part of one")
+    search_help_text = _("A user name or an e-mail address, or a part of one; or the id of a token")
     ordering = ["-created_at", "-id"]
     fields = ["id", "name", "of", "scope", "created_at", "last_used_at", "expires_at", "state_tag"]
     actions = ["end"]
@@ -55,9 +55,12 @@ class ApiTokenAdmin(RecordAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[ApiToken], search_term: str
     ) -> tuple[QuerySet[ApiToken], bool]:
+        """Look for the id of a token, which is a part of a leaked one, or for the users."""
         term = search_term.strip()
         if not term:
             return queryset, False
+        if (found := queryset.filter(pk=term)).exists():
+            return found, False
         users = User.objects.filter(Q(username__icontains=term) | Q(email__icontains=term))
         return queryset.filter(user__in=users.values("pk")), False
 

@@ -190,7 +190,7 @@ class ApiToken(models.Model):
 
     @property
     def api_token_id(self) -> str:
-        """The name by which the log line of a request has it."""
+        """The id, under its name in the log line of a request."""
         return self.pk
 
     @property

@@ -176,7 +176,7 @@ class Session(models.Model):
 
     @property
     def session_id(self) -> uuid.UUID:
-        """The name by which the log line of a request has it."""
+        """The id, under its name in the log line of a request."""
         return self.pk
 
     @property

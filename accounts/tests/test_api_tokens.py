@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.exceptions import PermissionDenied
 from django.db.models.functions import Now
 from prometheus_client import REGISTRY
 from pytest_django import DjangoAssertNumQueries, Settings
@@ -19,6 +20,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient, APIRequestFactory
 
 from accounts import api_tokens
+from accounts.authentication import BearerAuthentication
 from accounts.models import ApiToken, User
 from accounts.permissions import IsFresh
 from conftest import API, SignIn
@@ -272,6 +274,11 @@ class TestViews:
         token = issue_token(user, scope=scope)
         assert call(OpenView, "get", token)[0] == 200
         assert call(OpenView, "post", token)[0] == status
+
+    def test_a_request_without_a_view_accepts_none(self, token: ApiToken) -> None:
+        bare = APIRequestFactory().get("/", HTTP_AUTHORIZATION=f"Bearer {token.text}")
+        with pytest.raises(PermissionDenied):
+            BearerAuthentication().authenticate(Request(bare))
 
     def test_no_api_token_is_fresh(self, token: ApiToken) -> None:
         assert call(FreshView, "get", token) == (403, "reauthentication_required")

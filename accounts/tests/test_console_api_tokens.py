@@ -128,6 +128,8 @@ class TestList:
 
         assert names("") == {"Deployment", "Old one", "Other"}
         assert names("q=mallory") == {"Other"}
+        assert names(f"q={expired.pk}") == {"Old one"}
+        assert names(f"q={'0' * 16}") == set()
         assert names(f"user__id__exact={user.pk}") == {"Deployment", "Old one"}
         assert names("state=active") == {"Deployment", "Other"}
         assert names("state=expired") == {"Old one"}
