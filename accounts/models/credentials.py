@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from accounts.models.access import RejectedError, granting_access
 from accounts.models.changes import ChangesModel
+from accounts.models.proofs import Proof
 from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
 from accounts.passwords import MAXIMUM_LENGTH
@@ -76,17 +77,23 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
 
         return check_password(raw_password, self.password, upgrade)
 
-    def lock_verified(self) -> Self:
+    def prove(self, proof: Proof) -> tuple[Self, Proof]:
+        """Lock the row as `lock_verified` does, and use a proof; return both as they are now."""
+        verified = self.lock_verified(**proof.columns())
+        return verified, proof.use(cast("User", verified))
+
+    def lock_verified(self, **columns: Any) -> Self:
         """
         Lock the row of a user whose password was just verified, and return it as it is `now`.
 
-        Raises StaleLoginError if the password was changed, or the user deactivated or deleted.
+        `columns` are expressions that the same statement reads. Raises StaleLoginError if the
+        password was changed, or the user deactivated or deleted.
         """
         row = (
             type(self)
-            ._default_manager.select_for_update(no_key=True)
+            ._default_manager.select_for_update(no_key=True, of=("self",))
             .filter(pk=self.pk, is_active=True, password_changed_at=self.password_changed_at)
-            .annotate(now=Now())
+            .annotate(now=Now(), **columns)
             .first()
         )
         if row is None:

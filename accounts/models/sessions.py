@@ -22,6 +22,7 @@ from accounts.models.access import PasswordChangeRequiredError, granting_access
 from accounts.models.batches import BATCH, chunks
 from accounts.models.events import Event, emit, event_context
 from accounts.models.outbox import OutgoingEmail
+from accounts.models.proofs import PASSWORD, Proof
 from accounts.models.session_tokens import SessionError, TokenQuerySet
 
 if TYPE_CHECKING:
@@ -76,55 +77,83 @@ class SessionQuerySet(TokenQuerySet):
         surplus = self.active().order_by("-last_used_at", "-pk")[keep:]
         surplus.end_by_keys(Session.Reason.SESSION_LIMIT)
 
-    def start(self, user: "User", *, address: str, user_agent: str, device: str) -> "Session":
+    def start(
+        self, user: "User", *, address: str, user_agent: str, device: str, proof: Proof = PASSWORD
+    ) -> "Session":
         """
-        Start a session for a user whose password was just verified.
+        Start a session for a user who has just proven the account.
 
-        Raises StaleLoginError where the user was deactivated or changed the password meanwhile, and
-        PasswordChangeRequiredError where staff demand a new one: the row is locked, so such a
-        change comes before (and is seen) or after (and ends this).
+        Raises StaleLoginError where the user was deactivated or changed the password meanwhile,
+        SecondFactorRequiredError where the proof lacks a factor, and PasswordChangeRequiredError
+        where staff demand a new password: the row is locked, so such a change comes before (and is
+        seen) or after (and ends this). A code that was right is used up in any case.
         """
-        with granting_access(user), transaction.atomic():
-            verified = user.lock_verified()
-            if verified.must_change_password:
+        with granting_access(user):
+            with transaction.atomic():
+                verified, used = user.prove(proof)
+                session = (
+                    None
+                    if verified.must_change_password
+                    else self.begin(
+                        user,
+                        used,
+                        verified.now,
+                        ip_address=address,
+                        user_agent=user_agent,
+                        device=device,
+                    )
+                )
+            if session is None:
                 raise PasswordChangeRequiredError
-            now = verified.now
-            is_known_device, has_signed_in = self.make_room(user, device)
-            session = self.create(
-                user=user,
-                ip_address=address,
-                user_agent=user_agent,
-                device=device,
-                created_at=now,
-                last_used_at=now,
-                authenticated_at=now,
-                expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
-            )
-            event = Event.objects.record(
-                Event.Kind.SIGNED_IN, user, session=session, is_new_device=not is_known_device
-            )
-            if has_signed_in and not is_known_device:
-                OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.NEW_DEVICE, user, event=event)
+        return session
+
+    def begin(self, user: "User", proof: Proof, now: datetime, **origin: str) -> "Session":
+        """Create a session; its user's row is locked."""
+        device = origin["device"]
+        is_known_device, has_signed_in = self.make_room(user, device)
+        session = self.create(
+            user=user,
+            created_at=now,
+            last_used_at=now,
+            authenticated_at=now,
+            methods=list(proof.methods),
+            factor_added_at=proof.factor_added_at,
+            expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
+            **origin,
+        )
+        event = Event.objects.record(
+            Event.Kind.SIGNED_IN,
+            user,
+            session=session,
+            detail=", ".join(proof.methods),
+            is_new_device=not is_known_device,
+        )
+        if has_signed_in and not is_known_device:
+            OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.NEW_DEVICE, user, event=event)
         session.now = now
         return session
 
-    def reauthenticate(self, session: "Session", user: "User") -> "Session":
+    def reauthenticate(
+        self, session: "Session", user: "User", *, proof: Proof = PASSWORD
+    ) -> "Session":
         """
-        Return the session with a new sign-in time and refresh token, for a verified password.
+        Return the session with a new sign-in time and refresh token, for a proven account.
 
-        Raises StaleLoginError where the session or the account changed meanwhile, and
-        PasswordChangeRequiredError as a login does.
+        Raises StaleLoginError where the session or the account changed meanwhile, and the errors of
+        `start`.
         """
-        with granting_access(user), transaction.atomic():
-            verified = user.lock_verified()
+        with granting_access(user):
+            with transaction.atomic():
+                verified, used = user.prove(proof)
+                row = self.active().select_for_update(no_key=True).filter(pk=session.pk, user=user)
+                renewed = row.first()
+                if renewed is None:
+                    raise SessionError
+                if not verified.must_change_password:
+                    renewed.renew(verified.now, used)
+                    Event.objects.record(Event.Kind.REAUTHENTICATED, user, session=renewed)
             if verified.must_change_password:
                 raise PasswordChangeRequiredError
-            row = self.active().select_for_update(no_key=True).filter(pk=session.pk, user=user)
-            renewed = row.first()
-            if renewed is None:
-                raise SessionError
-            renewed.renew(verified.now)
-            Event.objects.record(Event.Kind.REAUTHENTICATED, user, session=renewed)
         return renewed
 
     def make_room(self, user: "User", device: str) -> tuple[bool, bool]:
@@ -188,6 +217,7 @@ class Session(models.Model):
         TOKEN_REUSE = "token_reuse", "refresh token used twice"
         PASSWORD_RESET = "password_reset", "password reset"
         EMAIL = "email_changed", "address changed"
+        FACTOR = "factor_changed", "second factor changed"
         SESSION_LIMIT = "session_limit", "session limit reached"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -207,6 +237,8 @@ class Session(models.Model):
     methods = ArrayField(
         models.CharField(max_length=16), default=by_password, db_default=["pwd"], editable=False
     )
+    # When the second factor was added that the user signed in with; null without one.
+    factor_added_at = models.DateTimeField(null=True, editable=False)
     ended_at = models.DateTimeField(null=True, editable=False)
     end_reason = models.CharField(max_length=16, choices=Reason, blank=True, editable=False)
 
@@ -254,15 +286,25 @@ class Session(models.Model):
             return self.get_end_reason_display()
         return "active" if self.expires_at > timezone.now() else "expired"
 
-    def renew(self, now: datetime) -> None:
+    @property
+    def outranks_mailbox(self) -> bool:
+        """
+        Tell whether the sign-in used a factor older than UNDO_DAYS.
+
+        A younger one may be a thief's, whose acts the owner of the mailbox can undo.
+        """
+        added_at = self.factor_added_at
+        return added_at is not None and added_at < timezone.now() - settings.UNDO_LIFETIME
+
+    def renew(self, now: datetime, proof: Proof) -> None:
         """Record a new sign-in and replace the refresh token, as a refresh does."""
         self.previous_token_id, self.token_id = self.token_id, uuid.uuid4()
         self.authenticated_at = self.last_used_at = self.now = now
-        self.methods = by_password()
+        self.methods, self.factor_added_at = list(proof.methods), proof.factor_added_at
         end = self.created_at + settings.SESSION_MAX_AGE
         self.expires_at = min(now + settings.REFRESH_TOKEN_LIFETIME, end)
         names = ["previous_token_id", "token_id", "authenticated_at", "last_used_at"]
-        self.save(update_fields=[*names, "methods", "expires_at"])
+        self.save(update_fields=[*names, "methods", "factor_added_at", "expires_at"])
 
 
 # The kinds of events of these reasons; of all others, SESSION_ENDED.

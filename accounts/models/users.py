@@ -17,6 +17,7 @@ from accounts.models.batches import delete_referring_rows
 from accounts.models.changes import RowDeletedError
 from accounts.models.credentials import CredentialsModel
 from accounts.models.events import Event
+from accounts.models.factors import FactorsModel
 from accounts.models.managers import UserManager, UserQuerySet
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.sessions import Session
@@ -43,7 +44,7 @@ PASSWORD_NOTICES: dict[str, str] = {
 USERNAME_TAKEN = _("A user with this username already exists.")
 
 
-class User(AddressModel, CredentialsModel, PermissionsMixin):
+class User(AddressModel, CredentialsModel, FactorsModel, PermissionsMixin):
     username = models.CharField(
         max_length=50, validators=[MinLengthValidator(3), username_validator]
     )
@@ -67,6 +68,7 @@ class User(AddressModel, CredentialsModel, PermissionsMixin):
     REQUIRED_FIELDS = ["email"]
 
     class Meta:
+        permissions = [("reset_factors", "Can reset second factors")]
         indexes = [
             # Staff search for a part of a name; Django's icontains compares in upper case.
             GinIndex(
