@@ -5,6 +5,13 @@ from accounts.models.events import Event
 from accounts.models.factors import EmailNotVerifiedError, WrongCodeError
 from accounts.models.managers import UserQuerySet
 from accounts.models.outbox import OutgoingEmail
+from accounts.models.passkeys import (
+    Passkey,
+    PasskeyLimitError,
+    PasskeyProof,
+    PasskeyQuerySet,
+    WrongPasskeyError,
+)
 from accounts.models.proofs import Proof, SecondFactorRequiredError
 from accounts.models.recovery_codes import RecoveryCode
 from accounts.models.session_tokens import SessionError
@@ -18,6 +25,10 @@ __all__ = [
     "EmailNotVerifiedError",
     "Event",
     "OutgoingEmail",
+    "Passkey",
+    "PasskeyLimitError",
+    "PasskeyProof",
+    "PasskeyQuerySet",
     "PasswordChangeRequiredError",
     "PasswordUnchangedError",
     "Proof",
@@ -33,4 +44,5 @@ __all__ = [
     "User",
     "UserQuerySet",
     "WrongCodeError",
+    "WrongPasskeyError",
 ]

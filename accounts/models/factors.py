@@ -17,6 +17,7 @@ from accounts.models.changes import ChangesModel
 from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
 from accounts.models.outbox import OutgoingEmail
+from accounts.models.passkeys import Passkey
 from accounts.models.proofs import MFA, Proof
 from accounts.models.recovery_codes import LENGTH, RecoveryCode, normal_form
 from accounts.models.sessions import Session
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, models.QuerySet[Any]] = {
     "totp": TOTPDevice.objects.confirmed(),
     "recovery_code": RecoveryCode.objects.unused(),
+    "passkey": Passkey.objects.all(),
 }
 
 
@@ -54,6 +56,7 @@ class FactorsModel(ChangesModel):
         sessions: SessionQuerySet
         totp_devices: Any
         recovery_codes: Any
+        passkeys: Any
         session_epoch: int
         now: datetime
         # What `Code.columns` returns of the confirmed authenticator app.
@@ -82,6 +85,10 @@ class FactorsModel(ChangesModel):
     @property
     def recovery_codes_left(self) -> int:
         return self.recovery_codes.unused().count() if self.has_second_factor else 0
+
+    @property
+    def passkey_count(self) -> int:
+        return self.passkeys.count() if self.has_second_factor else 0
 
     # Adding and removing
 
@@ -183,7 +190,7 @@ class FactorsModel(ChangesModel):
 
     def factors(self) -> dict[str, models.QuerySet[Any]]:
         """Return the rows of each kind of factor. Recovery codes are none by themselves."""
-        return {"totp": self.totp_devices.confirmed()}
+        return {"totp": self.totp_devices.confirmed(), "passkey": self.passkeys.all()}
 
     def set_factors(self, user: "User", *, has_any: bool) -> None:
         """
