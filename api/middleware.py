@@ -80,9 +80,15 @@ class ResponseHeadersMiddleware:
         limits = getattr(request, "rate_limit", None) or uncounted_headers(request)
         for header, value in limits.items():
             response.headers.setdefault(header, value)
-        if "Authorization" in request.headers or "/auth/" in request.path_info:
+        if has_token(request):
             response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def has_token(request: HttpRequest) -> bool:
+    """Tell whether a request may present or get a token, in a header or in a body."""
+    is_post = request.method == "POST"
+    return is_post or "Authorization" in request.headers or "/auth/" in request.path_info
 
 
 class ProblemMiddleware:

@@ -9,7 +9,7 @@ from rest_framework.authentication import SessionAuthentication
 
 from api.routes import api_views
 from api.throttling import scope_without_rate
-from config.checks import error
+from config.rules import error
 
 
 def check_paths(**kwargs: Any) -> list[CheckMessage]:

@@ -9,7 +9,8 @@ from django.core.checks import CheckMessage
 from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 
-from config.checks import error
+from config.mailers import NO_MAILER
+from config.rules import error
 
 DEVELOPMENT_MAILERS = {
     "ops.mailbox.FileBackend",
@@ -41,10 +42,15 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def is_disabled() -> bool:
+    """Tell whether EMAIL_URL is `none`; where it is missing or faulty, email is wanted."""
+    return bool(settings.MAILER == NO_MAILER)
+
+
 def check_link_base(**kwargs: Any) -> list[CheckMessage]:
     """Reject emails without a place to link to: it is never taken from a request's Host."""
     bases = {"PUBLIC_URL", "FRONTEND_URL"}
-    if settings.DEBUG or not settings.EMAIL_ENABLED or bases & settings.FAULTY_VARIABLES:
+    if settings.DEBUG or is_disabled() or bases & settings.FAULTY_VARIABLES:
         return []
     return [] if settings.PUBLIC_URL or settings.FRONTEND_URL else [error("config.E022")]
 
@@ -58,9 +64,11 @@ def check_link_scheme(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_sender(**kwargs: Any) -> list[CheckMessage]:
-    if not settings.EMAIL_ENABLED or "DEFAULT_FROM_EMAIL" in settings.FAULTY_VARIABLES:
+    sender = settings.DEFAULT_FROM_EMAIL
+    is_unused = is_disabled() and not sender
+    if is_unused or is_sender(sender) or "DEFAULT_FROM_EMAIL" in settings.FAULTY_VARIABLES:
         return []
-    return [] if is_sender(settings.DEFAULT_FROM_EMAIL) else [error("config.E025")]
+    return [error("config.E025")]
 
 
 def is_sender(text: str) -> bool:
@@ -73,4 +81,11 @@ def is_sender(text: str) -> bool:
     return text == address or text.endswith(f"<{address}>")
 
 
-CHECKS = (check_mailer, check_link_base, check_link_scheme, check_sender)
+def check_registration(**kwargs: Any) -> list[CheckMessage]:
+    """Reject a service where nobody can register, because no address can be verified."""
+    if settings.REGISTRATION != "verified" or settings.MAILER != NO_MAILER:
+        return []
+    return [error("config.E026")]
+
+
+CHECKS = (check_mailer, check_link_base, check_link_scheme, check_sender, check_registration)

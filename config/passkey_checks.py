@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage
 
-from config.checks import error
+from config.rules import error
 
 VARIABLES = {"WEBAUTHN_RP_ID", "WEBAUTHN_ORIGINS"}
 

@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage
 from django.core.files.storage import default_storage
 from django.db.models import FileField
 
-from config.checks import error
+from config.rules import error
 
 
 def check_storage(**kwargs: Any) -> list[CheckMessage]:

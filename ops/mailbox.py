@@ -8,6 +8,7 @@ import logging
 import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -79,10 +80,7 @@ class MailView(MailboxView):
     """One email: its headers and its text part."""
 
     def get(self, request: HttpRequest, name: str) -> HttpResponse:  # type: ignore[override]
-        email = find(name)
-        context = {"name": name, "email": email, "headers": email.items()}
-        context["text"] = part(email, "plain")
-        return render(request, "ops/mail.html", context)
+        return render(request, "ops/mail.html", {"name": name, "email": find(name)})
 
 
 class MailHTMLView(MailboxView):
@@ -90,18 +88,39 @@ class MailHTMLView(MailboxView):
 
     def get(self, request: HttpRequest, name: str) -> HttpResponse:  # type: ignore[override]
         policy = {"Content-Security-Policy": SANDBOX_POLICY}
-        return HttpResponse(part(find(name), "html"), headers=policy)
+        return HttpResponse(find(name).html, headers=policy)
+
+
+@dataclass
+class Mail:
+    """An email as its pages show it."""
+
+    headers: list[tuple[str, str]]
+    text: str
+    html: str = ""
+
+    @property
+    def header(self) -> dict[str, str]:
+        return {name.lower(): value for name, value in self.headers}
 
 
 def files() -> list[Path]:
-    return sorted(Path(settings.MAILBOX or "").glob("*.eml"), reverse=True)
+    paths = sorted(Path(settings.MAILBOX or "").glob("*.eml"), reverse=True)
+    return [path for path in paths if path.is_file()]
 
 
-def read(path: Path) -> EmailMessage:
-    return message_from_bytes(path.read_bytes(), policy=policy.default)
+def read(path: Path) -> Mail:
+    """Return an email; one that cannot be parsed is shown as its source."""
+    source = path.read_bytes()
+    try:
+        email = message_from_bytes(source, policy=policy.default)
+        headers = [(name, printable(value)) for name, value in email.items()]
+        return Mail(headers, part(email, "plain"), part(email, "html"))
+    except Exception:  # noqa: BLE001 - the parser raises errors of many kinds for odd headers.
+        return Mail([("Subject", path.stem)], source.decode(errors="replace"))
 
 
-def find(name: str) -> EmailMessage:
+def find(name: str) -> Mail:
     """Return an email by its name in the list; a name from the URL never becomes a path."""
     for path in files():
         if path.stem == name:
@@ -111,4 +130,10 @@ def find(name: str) -> EmailMessage:
 
 def part(email: EmailMessage, kind: str) -> str:
     body = email.get_body((kind,))
-    return str(body.get_content()) if body else ""
+    # A part without headers is false.
+    return "" if body is None else printable(body.get_content())
+
+
+def printable(text: object) -> str:
+    """Return a text that can be encoded: bytes that are no text become lone surrogates."""
+    return str(text).encode(errors="replace").decode()

@@ -87,7 +87,7 @@ class Service:
         deadline = time.monotonic() + DELIVERY
         while time.monotonic() < deadline:
             for email in map(mailbox.read, mailbox.files()[: mailbox.SHOWN]):
-                found = email["To"] == address and link.search(mailbox.part(email, "plain"))
+                found = email.header.get("to") == address and link.search(email.text)
                 if found and found[1] not in self.seen:
                     self.seen.add(found[1])
                     return found[1]

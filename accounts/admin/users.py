@@ -108,7 +108,8 @@ class UserAdmin(DjangoUserAdmin):
             found = found | queryset.filter(pk=int(search_term))
         return found, may_repeat
 
-    # Ranks: staff and what they may do are for superusers only.
+    # Only superusers change staff and what they may do, and the address of a user: a reset link
+    # goes there, so who sets it can sign in as the user.
 
     def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         return super().has_change_permission(request, obj) and can_manage(request, obj)
@@ -117,8 +118,10 @@ class UserAdmin(DjangoUserAdmin):
         return super().has_delete_permission(request, obj) and can_manage(request, obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
-        ranks = [] if request.user.is_superuser else list(RANKS)
-        return [*super().get_readonly_fields(request, obj), *ranks]
+        names = list(super().get_readonly_fields(request, obj))
+        if not request.user.is_superuser:
+            names += [*RANKS, *(["email"] if obj else [])]
+        return names
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         """Save the user, and send a new one a link to choose a password, as a forced change."""

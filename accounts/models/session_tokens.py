@@ -50,6 +50,8 @@ ROTATE = """
 # What it returns, but for the time: all that a pair of tokens says.
 ROTATED = ["id", "user_id", "token_id", "last_used_at", "expires_at"]
 ROTATED += ["authenticated_at", "methods"]
+# What the authentication of a request reads of a session.
+AUTHENTICATED = ["id", "authenticated_at"]
 
 
 class TokenQuerySet(models.QuerySet["Session"]):
@@ -62,7 +64,7 @@ class TokenQuerySet(models.QuerySet["Session"]):
         """
         Return the active session of an access token, with its active user, in one query.
 
-        Of the session it reads the identifier; other columns are read on access.
+        Of the session it reads the identifier and the sign-in time; others are read on access.
         """
         query = authentication_query(self.model)
         given: dict[Any, Any] = {"session_id": claims.session_id, "user_id": claims.user_id}
@@ -71,9 +73,10 @@ class TokenQuerySet(models.QuerySet["Session"]):
             row = cursor.fetchone()
         if row is None:
             raise SessionError
-        session_id, *values = query.values(row)
-        session: Session = self.model.from_db(DEFAULT_DB_ALIAS, ["id"], [session_id])
-        session.user = load_user(values)
+        values = query.values(row)
+        read = len(AUTHENTICATED)
+        session: Session = self.model.from_db(DEFAULT_DB_ALIAS, AUTHENTICATED, values[:read])
+        session.user = load_user(values[read:])
         return session
 
     def rotate(self, claims: tokens.Claims) -> "Session":
@@ -143,7 +146,8 @@ def authentication_query(session_model: Any) -> CompiledQuery:
     sessions = session_model.objects.active().filter(
         pk=session_id, user_id=user_id, user__is_active=True
     )
-    return CompiledQuery(sessions.values_list("pk", *(f"user__{name}" for name in user_fields())))
+    names = [*AUTHENTICATED, *(f"user__{name}" for name in user_fields())]
+    return CompiledQuery(sessions.values_list(*names))
 
 
 @functools.cache

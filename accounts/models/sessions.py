@@ -139,22 +139,34 @@ class SessionQuerySet(TokenQuerySet):
         """
         Return the session with a new sign-in time and refresh token, for a proven account.
 
-        Raises StaleLoginError where the session or the account changed meanwhile, and the errors of
-        `start`.
+        `session` is as it was read before the verification. If its sign-in time changed meanwhile,
+        another request renewed it, and this one returns the same refresh token. Raises
+        SessionError where the session changed meanwhile, and the errors of `start`.
         """
         with granting_access(user):
             with transaction.atomic():
                 verified, used = user.prove(proof)
-                row = self.active().select_for_update(no_key=True).filter(pk=session.pk, user=user)
-                renewed = row.first()
-                if renewed is None:
-                    raise SessionError
+                renewed = self.lock_to_renew(session, user)
                 if not verified.must_change_password:
-                    renewed.renew(verified.now, used)
+                    renewed.now = verified.now
+                    if renewed.authenticated_at == session.authenticated_at:
+                        renewed.renew(verified.now, used)
                     Event.objects.record(Event.Kind.REAUTHENTICATED, user, session=renewed)
             if verified.must_change_password:
                 raise PasswordChangeRequiredError
         return renewed
+
+    def lock_to_renew(self, session: "Session", user: "User") -> "Session":
+        rows = self.active().filter(
+            pk=session.pk,
+            user=user,
+            # With a lowered SESSION_MAX_AGE an older session has expired.
+            created_at__gt=Now() - settings.SESSION_MAX_AGE,
+        )
+        row = rows.select_for_update(no_key=True).first()
+        if row is None:
+            raise SessionError
+        return row
 
     def make_room(self, user: "User", device: str) -> tuple[bool, bool]:
         """
@@ -297,9 +309,13 @@ class Session(models.Model):
         return added_at is not None and added_at < timezone.now() - settings.UNDO_LIFETIME
 
     def renew(self, now: datetime, proof: Proof) -> None:
-        """Record a new sign-in and replace the refresh token, as a refresh does."""
-        self.previous_token_id, self.token_id = self.token_id, uuid.uuid4()
-        self.authenticated_at = self.last_used_at = self.now = now
+        """
+        Record a new sign-in and replace the refresh token.
+
+        The one before has no grace: a thief who has it would get the new sign-in time with it.
+        """
+        self.previous_token_id, self.token_id = None, uuid.uuid4()
+        self.authenticated_at = self.last_used_at = now
         self.methods, self.factor_added_at = list(proof.methods), proof.factor_added_at
         end = self.created_at + settings.SESSION_MAX_AGE
         self.expires_at = min(now + settings.REFRESH_TOKEN_LIFETIME, end)

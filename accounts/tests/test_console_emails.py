@@ -118,7 +118,7 @@ class TestUsersPage:
         self, console: Client, user: User
     ) -> None:
         assert "not verified" in console.get(page_of(user)).content.decode()
-        assert "None in the last days." in console.get(page_of(user)).content.decode()
+        assert "No emails." in console.get(page_of(user)).content.decode()
         user.email_verified_at = user.date_joined
         user.save()
         OutgoingEmail.objects.enqueue(Kind.CONFIRM_EMAIL, user, address="new@example.com")
@@ -263,6 +263,48 @@ class TestButtons:
 
         assert "2 emails queued." in page
         assert {address for _, address in sent()} == {user.email, stranger.email}
+
+
+class TestAddress:
+    """Who sets the address of a user can have a reset link sent there."""
+
+    NEW = "clerk@example.org"
+
+    def form(self, user: User) -> dict[str, str]:
+        return {"username": user.username, "email": self.NEW, "names": "Al", "is_active": "on"}
+
+    @pytest.mark.parametrize("initial", [{}, {"initial-email": "alice@example.com"}])
+    def test_staff_cannot_set_it_and_send_a_reset_link_there(
+        self, clerk: Client, user: User, initial: dict[str, str]
+    ) -> None:
+        former = user.email
+        assert 'name="email"' not in clerk.get(page_of(user)).content.decode()
+
+        assert clerk.post(page_of(user), self.form(user) | initial).status_code == 302
+        press(clerk, user, "send-reset-link")
+
+        user.refresh_from_db()
+        assert (user.email, user.names) == (former, "Al")
+        assert sent() == [("reset_password", former)]
+
+    def test_a_superuser_sets_it_and_the_former_address_can_undo_that(
+        self, console: Client, user: User
+    ) -> None:
+        user.email_verified_at = user.date_joined
+        user.save()
+        former = user.email
+        console.post(page_of(user), self.form(user))
+
+        user.refresh_from_db()
+        assert (user.email, user.email_verified) == (self.NEW, False)
+        assert ("email_changed", former) in sent()
+
+    def test_staff_who_may_add_users_give_a_new_one_an_address(self, clerk: Client) -> None:
+        staff = User.objects.get(username="clerk")
+        staff.user_permissions.add(Permission.objects.get(codename="add_user"))
+
+        assert clerk.post(ADD, {"username": "bob", "email": self.NEW}).status_code == 302
+        assert User.objects.get(username="bob").email == self.NEW
 
 
 class TestList:

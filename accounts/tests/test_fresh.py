@@ -87,10 +87,26 @@ class TestClaims:
         claims = claims_of(client.tokens)
         del claims["aud"]
         use_claims(client, claims)
+        spent = claims_of(client.tokens, "refresh_token")
+        del spent["aud"]
+        pair = {"refresh_token": jwt.encode(spent, SECRETS["refresh_token"], "HS256")}
 
         assert client.get(f"{API}/users/me").status_code == 200
         settings.TOKEN_AUDIENCE = "another"
-        assert client.get(f"{API}/users/me").status_code == 401
+        for response in (client.get(f"{API}/users/me"), refresh(client, pair)):
+            assert (response.status_code, response.json()["code"]) == (401, "token_not_valid")
+        settings.TOKEN_AUDIENCE = "latchkey"
+        assert claims_of(refresh(client, pair).json())["aud"] == "latchkey"
+
+    def test_a_token_without_audience_expires_as_it_says(self, user: User, sign_in: SignIn) -> None:
+        client = sign_in(user)
+        claims = claims_of(client.tokens)
+        del claims["aud"]
+        claims["exp"] = claims["iat"]
+
+        response = use_claims(client, claims).get(f"{API}/users/me")
+
+        assert (response.status_code, response.json()["code"]) == (401, "token_not_valid")
 
     @pytest.mark.parametrize(
         ("claim", "odd"),
@@ -139,6 +155,34 @@ class TestFresh:
 
         assert use_claims(client, claims).delete(f"{API}/users/{user.pk}").status_code == 403
 
+    @pytest.mark.parametrize("minutes", [1, 10, 60])
+    def test_a_sign_in_is_fresh_for_its_minutes(
+        self, user: User, sign_in: SignIn, settings: Settings, minutes: int
+    ) -> None:
+        settings.FRESH_LIFETIME = timedelta(minutes=minutes)
+        client = sign_in(user)
+        claims, statuses = claims_of(client.tokens), []
+        signed_in = claims["auth_time"]
+        for seconds in (60 * minutes + 1, 60 * minutes - 20):
+            claims["auth_time"] = signed_in - seconds
+            url = f"{API}/users/{user.pk}"
+            statuses.append(use_claims(client, claims).delete(url).status_code)
+
+        assert statuses == [403, 204]
+
+    @pytest.mark.parametrize("path", ["/auth/logout", "/auth/logout-all", "/auth/sessions/{}"])
+    def test_a_stale_token_ends_sessions(self, user: User, sign_in: SignIn, path: str) -> None:
+        client, other = sign_in(user), sign_in(user)
+        claims = claims_of(client.tokens)
+        claims["auth_time"] -= 11 * 60
+        use_claims(client, claims)
+        url = f"{API}{path.format(claims_of(other.tokens)['sid'])}"
+
+        response = client.post(url) if "{" not in path else client.delete(url)
+
+        assert response.status_code in {200, 204}
+        assert user.sessions.active().count() == (0 if path == "/auth/logout-all" else 1)
+
     def test_the_check_costs_no_query(
         self, user: User, sign_in: SignIn, django_assert_num_queries: DjangoAssertNumQueries
     ) -> None:
@@ -174,15 +218,48 @@ class TestReauthentication:
         use(client, pair["access_token"])
         assert client.delete(f"{API}/users/{user.pk}").status_code == 204
 
-    def test_a_replay_of_the_refresh_token_before_ends_the_session(
-        self, user: User, sign_in: SignIn, settings: Settings
+    @pytest.mark.parametrize("grace", [0, 10])
+    def test_a_stolen_refresh_token_of_before_gets_nothing(
+        self, user: User, sign_in: SignIn, settings: Settings, grace: int
     ) -> None:
-        settings.REFRESH_GRACE = timedelta(0)
+        settings.REFRESH_GRACE = timedelta(seconds=grace)
         client = sign_in(user)
         client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD})
 
-        assert refresh(client, client.tokens).status_code == 401
+        stolen = refresh(client, client.tokens)
+
+        assert (stolen.status_code, stolen.json()["code"]) == (401, "token_not_valid")
         assert user.sessions.get().end_reason == "token_reuse"
+
+    def test_a_refresh_token_in_its_grace_gets_nothing_either(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        client = sign_in(user)
+        assert refresh(client, client.tokens).status_code == 200
+        assert refresh(client, client.tokens).status_code == 200, "within the grace"
+        client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD})
+
+        assert refresh(client, client.tokens).status_code == 401
+
+    def test_a_lost_response_is_repeated(self, user: User, sign_in: SignIn) -> None:
+        client = sign_in(user)
+        lost, again = (
+            client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD}).json()
+            for _ in range(2)
+        )
+
+        assert lost["refresh_token"] != again["refresh_token"]
+        assert refresh(client, again).status_code == 200
+
+    def test_a_session_above_a_lowered_maximum_age_is_not_renewed(
+        self, user: User, sign_in: SignIn, settings: Settings
+    ) -> None:
+        client = sign_in(user)
+        user.sessions.update(created_at=Now() - timedelta(days=8))
+        settings.SESSION_MAX_AGE = timedelta(days=7)
+        response = client.post(f"{API}/auth/reauthenticate", {"password": PASSWORD})
+
+        assert (response.status_code, response.json()["code"]) == (401, "token_not_valid")
 
     def test_a_wrong_password_is_counted_as_a_login_failure(
         self, user: User, sign_in: SignIn, settings: Settings

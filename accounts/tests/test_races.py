@@ -75,6 +75,29 @@ def test_within_the_grace_the_others_get_the_winners_pair(
     assert refreshing(responses[0].json()["refresh_token"])(APIClient()).status_code == 200
 
 
+@pytest.mark.parametrize("grace", [0, 10])
+def test_of_several_reauthentications_one_replaces_the_refresh_token(
+    user: User, sign_in: SignIn, settings: Settings, monkeypatch: pytest.MonkeyPatch, grace: int
+) -> None:
+    settings.REFRESH_GRACE = timedelta(seconds=grace)
+    device, verify, verified = sign_in(user), User.check_password, Barrier(4)
+
+    def verify_together(self: User, raw: str) -> bool:
+        is_right = verify(self, raw)
+        verified.wait()
+        return is_right
+
+    monkeypatch.setattr(User, "check_password", verify_together)
+    calls = [lambda _: device.post(f"{API}/auth/reauthenticate", {"password": PASSWORD})] * 4
+
+    responses = at_once(*calls)
+
+    assert statuses(responses) == {200: 4}
+    [token] = {response.json()["refresh_token"] for response in responses}
+    assert refreshing(token)(APIClient()).status_code == 200
+    assert Event.objects.filter(kind="reauthenticated").count() == 4
+
+
 def test_logout_all_leaves_nothing_alive(user: User, sign_in: SignIn) -> None:
     devices = [sign_in(user) for _ in range(12)]
     calls = [refreshing(device.tokens["refresh_token"]) for device in devices]

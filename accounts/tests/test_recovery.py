@@ -10,7 +10,15 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
 from accounts import passwords
-from accounts.models import Event, OutgoingEmail, Session, SessionQuerySet, Ticket, User
+from accounts.models import (
+    Event,
+    OutgoingEmail,
+    Session,
+    SessionQuerySet,
+    Ticket,
+    User,
+    credentials,
+)
 from conftest import API, PASSWORD, SignIn
 from tests.rig.lifecycle import (
     NEW_PASSWORD,
@@ -73,6 +81,17 @@ class TestForgot:
         ]
         assert headers[0] == headers[1]
         assert delivered() == [("reset_password", ADDRESS)]
+
+    def test_the_link_does_not_depend_on_the_host_of_the_request(
+        self, user: User, settings: Settings
+    ) -> None:
+        settings.ALLOWED_HOSTS, settings.PUBLIC_URL = ["*"], "https://api.example.com"
+        extra = {"HTTP_HOST": "evil.example", "HTTP_X_FORWARDED_HOST": "evil.example"}
+        assert post("/auth/password/forgot", {"identity": "alice"}, **extra).status_code == 202
+
+        [message] = inbox(ADDRESS)
+        assert "https://api.example.com/account/reset-password#token=" in str(message.body)
+        assert "evil" not in message.message().as_string()
 
     def test_an_inactive_user_gets_no_email(self, user: User) -> None:
         User.objects.filter(pk=user.pk).update(is_active=False)
@@ -267,6 +286,18 @@ class TestReset:
         monkeypatch.setattr(passwords.BoundedBCryptSHA256PasswordHasher, "rounds", 4)
         assert reset(token).status_code == 204
 
+    def test_an_ended_ticket_is_rejected_before_a_password_is_hashed(
+        self, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forgot("alice")
+        token = token_sent_to(ADDRESS)
+        Ticket.objects.end_all_of(user)
+        hashed: list[str] = []
+        monkeypatch.setattr(credentials, "make_password", hashed.append)
+
+        assert errors(reset(token)) == {"token": "ticket_not_valid"}
+        assert hashed == []
+
     def test_a_link_for_a_former_address_does_not_restore_it(
         self, user: User, sign_in: SignIn
     ) -> None:
@@ -342,7 +373,9 @@ class TestForced:
         assert errors(reset(token, PASSWORD)) == {"new_password": "password_unchanged"}
         assert reset(token).status_code == 204
 
-    def test_an_emailed_ticket_accepts_the_same_password(self, user: User) -> None:
+    @pytest.mark.parametrize("is_forced", [False, True])
+    def test_an_emailed_ticket_accepts_the_same_password(self, user: User, is_forced: bool) -> None:
+        User.objects.filter(pk=user.pk).update(must_change_password=is_forced)
         forgot("alice")
 
         assert reset(token_sent_to(ADDRESS), PASSWORD).status_code == 204

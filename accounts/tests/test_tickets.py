@@ -1,6 +1,8 @@
 """Tickets: their tokens, their one use, and what ends them."""
 
 import base64
+import hashlib
+import hmac
 import threading
 import uuid
 from collections.abc import Callable
@@ -45,6 +47,15 @@ class TestTokens:
         ticket = issue(Purpose.RESET, user)
 
         assert Ticket.objects.get(pk=ticket.pk).token == ticket.token
+
+    def test_a_token_is_the_id_and_half_an_hmac_over_purpose_and_id(
+        self, user: User, settings: Settings
+    ) -> None:
+        ticket = issue(Purpose.RESET, user)
+        key = hashlib.sha256(b"accounts.ticket" + settings.SECRET_KEY.encode()).digest()
+        mac = hmac.digest(key, b"reset" + ticket.pk.bytes, "sha256")
+
+        assert base64.urlsafe_b64decode(f"{ticket.token}=") == ticket.pk.bytes + mac[:16]
 
     def test_an_earlier_secret_still_verifies(self, user: User, settings: Settings) -> None:
         ticket = issue(Purpose.RESET, user)

@@ -155,7 +155,11 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     )
     @action(["POST"], False)
     def reauthenticate(self, request: Request) -> Response:
-        """Sign in again in the same session; return a fresh token pair."""
+        """
+        Sign in again in the same session: a fresh access token and a new refresh token.
+
+        The earlier refresh token is spent at once, without a grace.
+        """
         serializer = ReauthenticationSerializer(
             data=request.data, context=self.get_serializer_context()
         )

@@ -723,6 +723,27 @@ class TestPasskeys:
         ]  # fmt: skip
 
 
+def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = load(monkeypatch)
+    minutes, days = 60, 24 * 3600
+    seconds = {
+        "ACCESS_TOKEN_LIFETIME": 15 * minutes, "REFRESH_TOKEN_LIFETIME": 7 * days,
+        "SESSION_MAX_AGE": 30 * days, "REFRESH_GRACE": 10, "SESSION_RETENTION": 30 * days,
+        "EVENT_RETENTION": 90 * days, "EMAIL_RETENTION": 14 * days, "RESET_LIFETIME": 30 * minutes,
+        "FRESH_LIFETIME": 10 * minutes, "UNDO_LIFETIME": 7 * days,
+    }  # fmt: skip
+    others = {
+        "AUTH_RATE_LIMIT": (5, 60), "AUTH_READ_LIMIT": (60, 60), "LOGIN_FAILURE_LIMIT": (10, 900),
+        "EMAIL_LIMIT": (3, 3600), "TRUSTED_PROXY_COUNT": 0, "BCRYPT_ROUNDS": 14, "PORT": 3000,
+        "WEB_THREADS": 8, "SESSION_LIMIT": 100, "ADMIN_PATH": "admin/", "ADMIN_ENABLED": True,
+        "DEBUG": False, "LOG_LEVEL": "INFO", "LOG_FORMAT": "json", "REGISTRATION": "open",
+        "TOKEN_AUDIENCE": "latchkey", "FRONTEND_URL": "",
+    }  # fmt: skip
+
+    assert {name: settings[name].total_seconds() for name in seconds} == seconds
+    assert {name: settings[name] for name in others} == others
+
+
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(
         monkeypatch,

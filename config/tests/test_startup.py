@@ -97,6 +97,35 @@ def test_every_entry_lists_all_that_is_wrong(command: list[str]) -> None:
         assert value not in result.stderr + result.stdout
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ["DEFAULT_FROM_EMAIL", "EMAIL_URL", "PUBLIC_URL"]),
+        (
+            {"EMAIL_URL": "smtp.example.com", "FRONTEND_URL": "http://app.example.com"},
+            ["DEFAULT_FROM_EMAIL", "EMAIL_URL", "FRONTEND_URL"],
+        ),
+        (
+            {
+                "EMAIL_URL": "smtp://user:my-word@smtp.example.com",
+                "DEFAULT_FROM_EMAIL": "nobody",
+                "PUBLIC_URL": "http://api.example.com",
+                "RESET_MINUTES": "4",
+                "EMAIL_LIMIT": "lots",
+            },
+            ["DEFAULT_FROM_EMAIL", "EMAIL_LIMIT", "EMAIL_URL", "PUBLIC_URL", "RESET_MINUTES"],
+        ),
+    ],
+)
+def test_all_faults_of_email_are_in_one_list(
+    variables: dict[str, str], expected: list[str]
+) -> None:
+    result = start([*MANAGE, "check"], GOOD | {"EMAIL_URL": ""} | variables)
+
+    assert sorted(fault.split()[0] for fault in faults(result)) == expected
+    assert "my-word" not in result.stderr + result.stdout
+
+
 def test_one_fault_is_reported_in_the_singular() -> None:
     result = start([*MANAGE, "check"], GOOD | {"DEBUG": "maybe"})
 

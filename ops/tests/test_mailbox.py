@@ -145,6 +145,41 @@ def test_an_email_without_an_html_part_is_shown(mailbox: Path) -> None:
     assert Client().get("/mail/odd/html").content == b""
 
 
+ODD = {
+    "empty": b"",
+    "no header": b"\r\n\r\nplain",
+    "raw bytes": b"Subject: \xff\xfe\r\nTo: \x80@\r\n\r\n\xff plain",
+    "a broken word": b"Subject: =?utf-8?b?!!!?= =?x?q?=FF?=\r\nFrom: =?utf-8?q?a=0A?=\r\n\r\nplain",
+    "an unknown charset": b"Content-Type: text/plain; charset=no-such\r\n\r\n\xffplain",
+    "an odd charset": b"Content-Type: text/plain; charset*=x'y'%FF; charset=\r\n\r\nplain",
+    "a lone surrogate": b"Content-Type: text/plain; charset=utf-7\r\n\r\n+2AA- plain",
+    "an odd address": b'To: <\r\nCc: ,;:@[\r\nBcc: a@b <\r\nReply-To: "\r\n\r\nplain',
+    "an odd date": b"Date: 99 Foo 99999 99:99:99 +99999999\r\nMessage-ID: <\r\n\r\nplain",
+    "an odd encoding": b"Content-Transfer-Encoding: x-?\r\n\r\nplain",
+    "broken base64": b"Content-Transfer-Encoding: base64\r\n\r\nplain=",
+    "a broken multipart": b"Content-Type: multipart/alternative; boundary=\r\n\r\n--\r\nx",
+    "a related part": b"Content-Type: multipart/related; start=x; boundary=b\r\n\r\n--b\r\n\r\nx",
+    "an email in an email": b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\nx",
+    "many levels": b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n" % (level, level)
+        for level in range(2000)
+    ),
+}
+
+
+@pytest.mark.parametrize("source", [pytest.param(ODD[name], id=name) for name in ODD])
+def test_any_file_is_shown(mailbox: Path, source: bytes) -> None:
+    mailbox.mkdir()
+    (mailbox / "odd.eml").write_bytes(source)
+    (mailbox / "directory.eml").mkdir()
+
+    for path in ("/mail", "/mail/odd", "/mail/odd/html"):
+        assert Client().get(path).status_code == 200, path
+    if source.endswith(b"plain"):
+        assert "plain" in Client().get("/mail/odd").content.decode()
+    assert Client().get("/mail/directory").status_code == 404
+
+
 @pytest.mark.parametrize("name", ["nothing", "..", "..%2F..%2Fsecret", "%00", "a" * 5000])
 def test_a_name_never_becomes_a_path(mailbox: Path, name: str) -> None:
     (mailbox.parent / "secret.eml").write_text("Subject: secret")

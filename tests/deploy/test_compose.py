@@ -152,3 +152,19 @@ def test_only_what_serves_http_has_its_health_check() -> None:
 
     assert {n for n in APP if "healthcheck" in services[n]} == set(WEB)
     assert "HEALTHCHECK" not in (ROOT / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_worker_sends_the_emails(name: str) -> None:
+    service = compose(name)["services"]["mail"]
+
+    assert service["command"] == ["python", "manage.py", "mailworker"]
+    assert service["restart"] == "unless-stopped"
+    assert "ports" not in service
+
+
+def test_development_catches_every_email() -> None:
+    services = compose("docker-compose.yml")["services"]
+
+    assert environment(services["mail"], {})["EMAIL_URL"] == "smtp://mailpit:1025"
+    assert services["mailpit"]["ports"] == ["127.0.0.1:8025:8025"]

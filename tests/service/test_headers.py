@@ -87,8 +87,10 @@ class TestCaching:
             client.get(f"{API}/articles", HTTP_AUTHORIZATION="Bearer garbage"),
             client.post(f"{API}/auth/login", {}),
             client.post(f"{API}/auth/refresh", {}),
+            client.post(f"{API}/users", {"registration_token": "x"}),
         ):
             assert response.headers["Cache-Control"] == "no-store"
+        assert "Cache-Control" not in client.get(f"{API}/articles").headers
 
 
 class TestHTTPS:

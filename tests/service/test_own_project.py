@@ -22,6 +22,11 @@ TESTS = [
     *("orders", "stock_items", "tests/service/test_project.py"),
     *("tests/deploy/test_observability.py", "console/tests/test_middleware.py"),
 ]
+# What an owner does next: own errors, orders and uploads, a scheduled job, fields and events.
+NEXT = [
+    *(f"tests/service/guest/test_{name}.py" for name in ("errors", "lists", "uploads")),
+    *("tests/service/test_jobs.py", "tests/service/test_worked_examples.py"),
+]
 COMMITS = 40
 
 
@@ -104,6 +109,10 @@ def test_the_checks_pass(own: Copy) -> None:
 
 def test_the_suite_passes(own: Copy) -> None:
     own.test(*TESTS)
+
+
+def test_an_app_in_the_style_of_the_tutorial_and_the_worked_examples_pass(own: Copy) -> None:
+    own.test(*NEXT)
 
 
 def test_the_image_is_built_with_the_new_apps(own: Copy) -> None:

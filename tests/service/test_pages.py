@@ -359,6 +359,7 @@ def test_headers(name: str) -> None:
     assert response["Cache-Control"] == "no-store"
     assert not response.cookies
     html = response.content.decode()
+    assert html.count("<script") == 1
     assert not re.search(r"<script(?![^>]*src=)|<style|\bon\w+=|style=", html)
 
 
