@@ -2,12 +2,15 @@ from rest_framework.routers import SimpleRouter
 
 from accounts.views.auth import AuthViewSet
 from accounts.views.lists import EventViewSet, SessionViewSet
+from accounts.views.passkeys import PasskeySignInViewSet, PasskeyViewSet
 from accounts.views.users import UserViewSet
 
 router = SimpleRouter(trailing_slash=False, use_regex_path=False)
 router.register("auth/sessions", SessionViewSet, "session")
 router.register("auth/events", EventViewSet, "event")
+router.register("auth/passkey", PasskeySignInViewSet, "passkey-sign-in")
 router.register("auth", AuthViewSet, "auth")
+router.register("users/me/passkeys", PasskeyViewSet, "passkey")
 router.register("users", UserViewSet, "user")
 
 urlpatterns = router.urls

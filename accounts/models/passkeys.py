@@ -74,9 +74,9 @@ class PasskeyQuerySet(models.QuerySet["Passkey"]):
 
     def register(
         self, user: "User", data: object, name: str, *, session: "Session | None"
-    ) -> tuple["Passkey", list[str] | None]:
+    ) -> "Passkey":
         """
-        Add the passkey that a browser created; return it, and recovery codes if it is the first.
+        Add the passkey that a browser created; it has `recovery_codes` if it is the first factor.
 
         Raises CredentialError, PasskeyLimitError, StaleLoginError and EmailNotVerifiedError.
         """
@@ -90,11 +90,11 @@ class PasskeyQuerySet(models.QuerySet["Passkey"]):
                     raise PasskeyLimitError
                 challenge.use_locked()
                 passkey = self.create(user=locked, name=name, **vars(registered))
-                codes = user.add_factor(locked, "passkey", session=session)
+                passkey.recovery_codes = user.add_factor(locked, "passkey", session=session)
         except (TicketError, IntegrityError) as error:  # Another user has a passkey of this id.
             raise CredentialError from error
         passkey.refresh_from_db(fields=["created_at"])
-        return passkey, codes
+        return passkey
 
     @transaction.atomic
     def remove(self, user: "User", passkey_id: uuid.UUID, *, session: "Session | None") -> bool:
@@ -125,6 +125,9 @@ class Passkey(models.Model):
     last_used_at = models.DateTimeField(null=True, editable=False)
 
     objects = PasskeyQuerySet.as_manager()
+
+    # Of the user, if this was just added as the first factor.
+    recovery_codes: list[str] | None = None
 
     class Meta:
         indexes = [

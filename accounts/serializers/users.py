@@ -184,7 +184,7 @@ class SecuritySerializer(serializers.Serializer[User]):
     password_changed_at = serializers.DateTimeField()
     # Until the service has second factors and API tokens.
     totp = serializers.BooleanField(default=False, read_only=True)
-    passkeys = serializers.IntegerField(default=0, read_only=True)
+    passkeys = serializers.IntegerField(source="passkey_count", read_only=True)
     recovery_codes_left = serializers.IntegerField(default=0, read_only=True)
     tokens = serializers.IntegerField(default=0, read_only=True)
 

@@ -65,6 +65,7 @@ class Authenticator:
     counter: int = 0  # 0: it does not count
     credential_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     user_handle: str = ""
+    response: Any = None  # of the service, when it was registered
 
     def __post_init__(self) -> None:
         self.public_key, self.sign = KEYS[self.algorithm]()
