@@ -41,3 +41,13 @@ def begin_sign_in() -> Any:
 def sign_in_with(passkey: Authenticator, **bent: Any) -> Any:
     """Sign in with a passkey, bent in some way, and return the response."""
     return post("/auth/passkey", {"credential": passkey.get(begin_sign_in(), **bent)})
+
+
+def device_of(passkey: Authenticator) -> APIClient:
+    """Sign in with a passkey and return a client with the access token."""
+    response = sign_in_with(passkey)
+    assert response.status_code == 200, response.content
+    device = APIClient(raise_request_exception=False)
+    device.tokens = response.json()
+    device.credentials(HTTP_AUTHORIZATION=f"Bearer {device.tokens['access_token']}")
+    return device
