@@ -5,6 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import status, viewsets
 from rest_framework.decorators import action
@@ -12,6 +13,7 @@ from rest_framework.exceptions import AuthenticationFailed, ErrorDetail, NotFoun
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 
 from accounts.authentication import TokenNotValid
 from accounts.devices import device_name
@@ -42,6 +44,8 @@ from accounts.views.responses import LimitReached
 from accounts.webauthn import CredentialError
 from api.schema import problems
 
+REJECTED: dict[Any, None] = {400: None, 403: None, 404: None}
+
 
 def credential_invalid() -> ErrorDetail:
     return ErrorDetail(_("This passkey could not be verified."), code="invalid")
@@ -63,7 +67,7 @@ class PasskeySignInViewSet(viewsets.GenericViewSet[Session]):
 
     @extend_schema(
         operation_id="auth_passkey_options",
-        request=None,
+        request=OpenApiTypes.OBJECT,  # Browsers send other bodies, and none, across sites.
         responses={200: RequestOptionsSerializer, 404: None},
         tags=["auth"],
         auth=[],
@@ -76,6 +80,7 @@ class PasskeySignInViewSet(viewsets.GenericViewSet[Session]):
         Their challenge works once, for five minutes, at `/auth/passkey` or `/auth/reauthenticate`.
         """
         require_passkeys()
+        Serializer(data=request.data).is_valid(raise_exception=True)  # any JSON object
         return Response(sign_in_options())
 
     @extend_schema(
@@ -120,10 +125,8 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
     @extend_schema(
         operation_id="users_me_passkeys_options",
         request=None,
-        responses={
-            200: CreationOptionsSerializer, 403: None, 404: None, **problems(LimitReached)
-        },
-    )  # fmt: skip
+        responses={200: CreationOptionsSerializer, **REJECTED, **problems(LimitReached)},
+    )
     @action(["POST"], False, url_path="options")
     def begin(self, request: Request) -> Response:
         """
@@ -144,7 +147,7 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
     @extend_schema(
         operation_id="users_me_passkeys_create",
         request=NewPasskeySerializer,
-        responses={201: NewPasskeySerializer, 403: None, 404: None, **problems(LimitReached)},
+        responses={201: NewPasskeySerializer, **REJECTED, **problems(LimitReached)},
     )
     def create(self, request: Request) -> Response:
         """
