@@ -21,6 +21,10 @@ from api.text import RAW_LENGTH_FACTOR, check_raw_length, is_invisible
 LONGEST_EMAIL = 254
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 LOCAL_PART = re.compile(rf"{ATOM}(?:\.{ATOM})*")  # RFC 5322, dot-atom
+# Mail programs decode an encoded word (RFC 2047), so the email would go to another mailbox.
+ENCODED_WORD = "=?"
+# Email to these would stay on the mail server's own machine or network.
+NO_MAIL_DOMAIN = re.compile(r"\[.*|(.*\.)?(localhost|[0-9]+)")
 # Printable ASCII without the backslash, which `lookup_form` reserves.
 STORED_EMAIL = r"^[!-\[\]-~]+@[!-\[\]-~]+$"
 STORED_USERNAME = r"^[A-Za-z0-9_.-]+$"
@@ -39,14 +43,21 @@ def canonical_email(text: str) -> str:
     """
     check_raw_length(text, LONGEST_EMAIL)
     local, _, domain = text.strip(" \t\r\n").rpartition("@")
-    # Mail programs decode "=?" (RFC 2047), so the email would go to another mailbox.
-    is_valid = LOCAL_PART.fullmatch(local) and "=?" not in local
+    is_valid = LOCAL_PART.fullmatch(local) and ENCODED_WORD not in local
     try:
-        address = f"{local}@{ascii_domain(domain)}" if is_valid else ""
+        address = f"{local}@{mail_domain(domain)}" if is_valid else ""
     except UnicodeError:
         address = ""
     validate_email(address)
     return address
+
+
+def mail_domain(text: str) -> str:
+    """Return a domain in ASCII; raises UnicodeError, also for localhost and an IP address."""
+    domain = ascii_domain(text)
+    if NO_MAIL_DOMAIN.fullmatch(domain):
+        raise UnicodeError("no domain of email")
+    return domain
 
 
 def ascii_domain(domain: str) -> str:

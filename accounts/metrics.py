@@ -13,7 +13,7 @@ ACTIVE_SESSIONS_KEY = "metrics:active-sessions"
 EMAILS_KEY = "metrics:emails"
 FRESH = 60  # seconds; both are counts over a table
 DUE = """
-    SELECT count(*), coalesce(extract(epoch FROM statement_timestamp() - min(due_at)), 0)::float
+    SELECT count(*), coalesce(extract(epoch FROM statement_timestamp() - min(created_at)), 0)::float
       FROM accounts_outgoingemail
      WHERE sent_at IS NULL AND failed_at IS NULL AND due_at <= statement_timestamp()
 """
@@ -32,7 +32,7 @@ def collect() -> Iterator[Metric]:
     yield GaugeMetricFamily("latchkey_mail_due", "Emails that are due.", value=due)
     yield GaugeMetricFamily(
         "latchkey_mail_oldest_seconds",
-        "How long ago the oldest email that is due became due.",
+        "How long ago the oldest email that is due was written.",
         value=oldest,
     )
     yield emails()

@@ -3,7 +3,7 @@
 from django.http import HttpRequest
 
 from accounts import webauthn
-from accounts.backends import LoginFailures
+from accounts.failures import LoginFailures
 from accounts.models import Event, User
 from accounts.models.events import UNKNOWN_IDENTITY
 
@@ -13,7 +13,7 @@ def identify(request: HttpRequest, data: object) -> User | None:
     Count an attempt, and return the user whom a credential names: nothing of it is proven.
 
     User handles are random, and known only to the devices of their users. Raises
-    LoginFailuresExceededError. The attempt stays counted until access is granted.
+    FailuresExceededError. The attempt stays counted until access is granted.
     """
     try:
         handle = webauthn.read(data).user_handle

@@ -158,13 +158,17 @@ def has_text_of_drf(error: exceptions.APIException) -> bool:
 
 def integrity_problem(request: HttpRequest, error: IntegrityError) -> HttpResponse:
     """Return a 400 for values that a constraint rejects, and a 409 for a conflict with a row."""
-    # The message of PostgreSQL would contain the values.
-    constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None)
-    logger.warning("IntegrityError: %s (%s)", request.path, constraint or "not null")
+    log_integrity_error(request, error)
     if not is_invalid_value(error):
         return problem(request, 409)
     detail = exceptions.ErrorDetail(_("The values violate a rule of the database."), code="invalid")
     return validation_problem(request, exceptions.ValidationError([detail]))
+
+
+def log_integrity_error(request: HttpRequest, error: IntegrityError) -> None:
+    # The message of PostgreSQL would contain the values.
+    constraint = getattr(getattr(error.__cause__, "diag", None), "constraint_name", None)
+    logger.warning("IntegrityError: %s (%s)", request.path, constraint or "not null")
 
 
 def status_of(request: HttpRequest, error: Exception) -> int | None:

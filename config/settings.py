@@ -264,6 +264,7 @@ REGISTRATION = env.choice("REGISTRATION", ("open", "verified"), "open")
 RESET_LIFETIME = timedelta(minutes=env.integer("RESET_MINUTES", 30, low=5, high=120))
 FRESH_LIFETIME = timedelta(minutes=env.integer("FRESH_MINUTES", 10, low=1, high=1440))
 UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
+FACTOR_RESET_DELAY = timedelta(hours=env.integer("FACTOR_RESET_HOURS", 24, low=1, high=720))
 TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
 
 # Passkeys: without an id of the relying party there are none
@@ -277,6 +278,7 @@ WEBAUTHN_ORIGINS = env.read("WEBAUTHN_ORIGINS", passkeys.parse_origins, DEFAULT_
 AUTH_RATE_LIMIT = env.rate("AUTH_RATE_LIMIT", "5/m")
 AUTH_READ_LIMIT = env.rate("AUTH_READ_LIMIT", "60/m")
 LOGIN_FAILURE_LIMIT = env.rate("LOGIN_FAILURE_LIMIT", "10/15m")
+CODE_FAILURE_LIMIT = (50, 86400)  # wrong codes of second factors for one account
 EMAIL_LIMIT = env.rate("EMAIL_LIMIT", "3/h")
 RATELIMIT_FAIL_OPEN = True  # api.throttling counts again where the cache lost a key.
 

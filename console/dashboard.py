@@ -165,8 +165,8 @@ def email_numbers(emails: Counts) -> list[Number]:
 
 
 def count_emails() -> Counts:
-    """Return the number of due emails, and for how many seconds the oldest has been due."""
-    due = OutgoingEmail.objects.due().aggregate(number=Count("*"), age=Now() - Min("due_at"))
+    """Return the number of due emails, and the age of the oldest in seconds."""
+    due = OutgoingEmail.objects.due().aggregate(number=Count("*"), age=Now() - Min("created_at"))
     return {"due": due["number"], "oldest": int(due["age"].total_seconds()) if due["age"] else 0}
 
 

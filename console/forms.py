@@ -4,8 +4,15 @@ from functools import cached_property
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms.models import BaseModelFormSet
+from django.utils.translation import gettext_lazy as _
+
+REJECTED = _(
+    "Not saved: the database rejected the values, or another row was changed at the same time. "
+    "Check the values and save again."
+)
 
 
 def lock(rows: QuerySet[Any]) -> None:
@@ -68,3 +75,21 @@ class LockingFormSet(BaseModelFormSet):
         super().__init__(*args, **kwargs)
         if self.is_bound:
             lock(self.get_queryset())
+
+
+class RejectedForm(forms.ModelForm):
+    """A form whose values the database rejected after they were validated."""
+
+    def full_clean(self) -> None:
+        """Validate again, which finds the row that was saved meanwhile, and never be valid."""
+        super().full_clean()
+        if not self.errors:
+            self.add_error(None, ValidationError(REJECTED, code="conflict"))
+
+
+class RejectedFormSet(BaseModelFormSet):
+    """A formset of which the database rejected a row after it was validated."""
+
+    def clean(self) -> None:
+        super().clean()
+        raise ValidationError(REJECTED, code="conflict")

@@ -5,8 +5,8 @@ Rules for the console's pages of every model, including your own.
 the fields that its user changed, on the current row. A page lists a bounded number of rows.
 """
 
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from typing import Any
 
 from django.contrib import admin, messages
@@ -14,19 +14,46 @@ from django.contrib.admin import actions
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import BadRequest, ValidationError
 from django.core.paginator import Paginator
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from api import pagination
+from api import exceptions, pagination
 from api.search import find_by_index
 from console.deletion import DeletedObjects
 from console.filters import is_allowed
-from console.forms import ChangedFieldsForm, LockingFormSet, lock
+from console.forms import (
+    ChangedFieldsForm,
+    LockingFormSet,
+    RejectedForm,
+    RejectedFormSet,
+    lock,
+)
 
 MAXIMUM_SELECTED = 1_000  # rows of one action
 MAXIMUM_WORDS = 6  # of a search
+
+
+def save(request: HttpRequest, view: Callable[[], HttpResponse]) -> HttpResponse:
+    """
+    Return the response of a page that saves forms, in a transaction.
+
+    The database may reject what was valid, because of a row that was saved after the validation.
+    The page is then rendered again, with an error instead of a result.
+    """
+    try:
+        with transaction.atomic():
+            return view()
+    except IntegrityError as error:
+        exceptions.log_integrity_error(request, error)
+        request.was_rejected = True  # type: ignore[attr-defined]  # read by was_rejected
+    with transaction.atomic():
+        return view()
+
+
+def was_rejected(request: HttpRequest) -> bool:
+    return hasattr(request, "was_rejected")
 
 
 def combine(mixin: type[Any], base: type[Any]) -> type[Any]:
@@ -113,7 +140,8 @@ class BoundedAdmin(admin.ModelAdmin):
         **kwargs: Any,
     ) -> type[Any]:
         form = super().get_form(request, obj, change=change, **kwargs)
-        return combine(ChangedFieldsForm, form) if change else form
+        form = combine(ChangedFieldsForm, form) if change else form
+        return combine(RejectedForm, form) if was_rejected(request) else form
 
     def get_inline_instances(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         inlines = super().get_inline_instances(request, obj)
@@ -126,15 +154,24 @@ class BoundedAdmin(admin.ModelAdmin):
         return combine(ChangedFieldsForm, super().get_changelist_form(request, **kwargs))
 
     def get_changelist_formset(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
-        return combine(LockingFormSet, super().get_changelist_formset(request, **kwargs))
+        formset = combine(LockingFormSet, super().get_changelist_formset(request, **kwargs))
+        return combine(RejectedFormSet, formset) if was_rejected(request) else formset
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        view = partial(super().changeform_view, request, *args, **kwargs)
+        return save(request, view) if request.method == "POST" else view()
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        if request.method != "POST" or "_save" not in request.POST:
-            return super().changelist_view(request, extra_context)
-        with transaction.atomic():
-            return super().changelist_view(request, extra_context)
+        view = partial(super().changelist_view, request, extra_context)
+        is_form = request.method == "POST" and "_save" in request.POST
+        return save(request, view) if is_form else view()
+
+    def save_related(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and check the foreign keys now rather than at the commit, after the messages."""
+        super().save_related(*args, **kwargs)
+        transaction.get_connection().check_constraints()
 
     # Deletions
 

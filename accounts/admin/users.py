@@ -131,8 +131,8 @@ class UserAdmin(DjangoUserAdmin):
         if not change or ("must_change_password" in form.changed_data and obj.must_change_password):
             changes.report(request, changes.send_reset_link(obj))
 
-    def save_related(self, request: HttpRequest, form: Any, *args: Any) -> None:
-        super().save_related(request, form, *args)
+    def save_related(self, request: HttpRequest, form: Any, *args: Any, **kwargs: Any) -> None:
+        super().save_related(request, form, *args, **kwargs)
         if changed := [
             name for name in ("groups", "user_permissions") if name in form.changed_data
         ]:

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('accounts', '0007_email_verified_and_fresh_sessions'),
+        ('accounts', '0008_email_without_encoded_word'),
     ]
 
     operations = [

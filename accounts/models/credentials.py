@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 
 from accounts.models.access import RejectedError, granting_access
 from accounts.models.changes import ChangesModel
-from accounts.models.proofs import Proof
+from accounts.models.proofs import PASSWORD, Proof
 from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
 from accounts.passwords import MAXIMUM_LENGTH
@@ -101,21 +101,27 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         return row
 
     def change_password(
-        self, password: str, *, session: Session | None, current: str | None = None
+        self,
+        password: str,
+        *,
+        session: Session | None,
+        current: str | None = None,
+        proof: Proof = PASSWORD,
     ) -> None:
         """
         Set a new password and end the user's sessions, but for the one that asked, if any.
 
         `current` is the old password, just verified. Raises StaleLoginError where it is not the
-        password any more, and PasswordUnchangedError where staff demand another.
+        password any more, SecondFactorRequiredError where the proof lacks a factor, and
+        PasswordUnchangedError where staff demand another.
         """
         with granting_access(cast("User", self)):
             self.set_password(password)
-            self.save_verified(session, current)
+            self.save_verified(session, current, proof)
 
     @transaction.atomic
-    def save_verified(self, session: Session | None, current: str | None) -> None:
-        self.lock_verified()
+    def save_verified(self, session: Session | None, current: str | None, proof: Proof) -> None:
+        self.prove(proof)
         if session and not self.sessions.active().filter(pk=session.pk).exists():
             raise StaleLoginError
         cast("User", self).save(update_fields=["password"], keep=session, current=current)

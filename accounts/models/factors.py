@@ -18,7 +18,7 @@ from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.passkeys import Passkey
-from accounts.models.proofs import MFA, Proof
+from accounts.models.proofs import MFA, Proof, SecondFactorRequiredError
 from accounts.models.recovery_codes import LENGTH, RecoveryCode, normal_form
 from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
@@ -71,8 +71,6 @@ class FactorsModel(ChangesModel):
 
     def factor_methods(self) -> list[str]:
         """Return the methods that can prove a second factor of this user, in one query."""
-        if not self.has_second_factor:
-            return []
         row = type(self)._default_manager.filter(pk=self.pk)
         found = row.values_list(*(Exists(of_user(rows)) for rows in METHODS.values())).get()
         return [method for method, exists in zip(METHODS, found, strict=True) if exists]
@@ -89,6 +87,17 @@ class FactorsModel(ChangesModel):
     @property
     def passkey_count(self) -> int:
         return self.passkeys.count() if self.has_second_factor else 0
+
+    def check_proof(self, proof: Proof) -> None:
+        """
+        Raise SecondFactorRequiredError, and record it, where the user has a factor that it lacks.
+
+        A factor reset that is due takes effect first. Whoever grants access checks again, while the
+        row is locked.
+        """
+        if self.has_second_factor and not proof.has_second_factor:
+            Event.objects.record_rejection(cast("User", self), SecondFactorRequiredError.reason)
+            raise SecondFactorRequiredError
 
     # Adding and removing
 

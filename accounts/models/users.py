@@ -11,7 +11,7 @@ from django.db.models.functions import Lower, Upper
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from accounts.identities import STORED_EMAIL, STORED_USERNAME, username_validator
+from accounts.identities import ENCODED_WORD, STORED_EMAIL, STORED_USERNAME, username_validator
 from accounts.models.addresses import EMAIL_TAKEN, AddressModel, AddressReservedError
 from accounts.models.batches import delete_referring_rows
 from accounts.models.changes import RowDeletedError
@@ -95,6 +95,10 @@ class User(AddressModel, CredentialsModel, FactorsModel, PermissionsMixin):
             ),
             models.CheckConstraint(
                 condition=models.Q(email__regex=STORED_EMAIL), name="accounts_user_email_ascii"
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(email__contains=ENCODED_WORD),
+                name="accounts_user_email_no_encoded_word",
             ),
         ]
 

@@ -15,11 +15,16 @@ from rest_framework.exceptions import AuthenticationFailed
 from accounts import tokens
 from accounts.identities import LONGEST_EMAIL
 from accounts.models import Event, Session, Ticket, User
+from accounts.models.proofs import PASSWORD
+from accounts.rejections import require_factor
 from accounts.serializers.fields import (
+    CodeField,
     EmailField,
+    MFATokenField,
     NewPasswordField,
     PasswordField,
     TicketField,
+    missing_code,
     validate_new_password,
 )
 from accounts.serializers.users import UserSerializer
@@ -75,6 +80,7 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
         if not caller:  # Not before: a stranger would learn what a user's attributes are.
+            require_factor(user, PASSWORD)
             self.validate_for(user, attrs["new_password"])
         return {**attrs, "user": user}
 
@@ -88,17 +94,36 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
 
 
 class ReauthenticationSerializer(serializers.Serializer[User]):
+    """The password, and a code if the user has a second factor."""
+
     password = PasswordField()
+    code = CodeField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        request = self.context["request"]
+        request, code = self.context["request"], attrs.get("code")
+        if request.user.has_second_factor and code is None:
+            raise serializers.ValidationError({"code": [missing_code()]})
         user = authenticate(
             django_request(request), username=request.user.username, password=attrs["password"]
         )
         if user is None:
             wrong = serializers.ErrorDetail(_("The password is wrong."), code="invalid")
             raise serializers.ValidationError({"password": [wrong]})
-        return {"user": user}
+        needs_code = user.has_second_factor and code is not None
+        return {"user": user, "code": code if needs_code else None}
+
+
+class SecondFactorSerializer(serializers.Serializer[Session]):
+    """The token of a sign-in that waits for its factor, and what proves the factor."""
+
+    mfa_token = MFATokenField()
+    code = CodeField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("code") is None:
+            text = _("Send a code.")
+            raise serializers.ValidationError(serializers.ErrorDetail(text, code="invalid"))
+        return attrs
 
 
 class RefreshSerializer(serializers.Serializer[Session]):

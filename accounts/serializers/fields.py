@@ -11,7 +11,7 @@ from rest_framework.fields import get_error_detail
 
 from accounts.identities import canonical_email
 from accounts.models import Ticket, TicketError, User
-from accounts.models.tickets import TOKEN_LENGTH
+from accounts.models.tickets import TOKEN_LENGTH, read_token
 from accounts.passwords import MAXIMUM_LENGTH
 from api.fields import StringField
 
@@ -78,6 +78,51 @@ class TicketField(serializers.Field[Ticket, Any, Any, Any]):
             return Ticket.objects.find(data, *self.purposes, user=user)
         except TicketError as error:
             raise serializers.ValidationError([ticket_not_valid()]) from error
+
+
+@extend_schema_field({"type": "string", "minLength": TOKEN_LENGTH, "maxLength": TOKEN_LENGTH})
+class MFATokenField(serializers.Field[str, Any, Any, Any]):
+    """The token of a sign-in that waits for its factor; only its signature is checked here."""
+
+    def __init__(self) -> None:
+        super().__init__(write_only=True)
+
+    def fail(self, key: str, **kwargs: Any) -> None:  # type: ignore[override]  # always raises
+        raise serializers.ValidationError([ticket_not_valid()])
+
+    def to_internal_value(self, data: Any) -> str:
+        try:
+            read_token(data, [Ticket.Purpose.MFA])
+        except TicketError as error:
+            raise serializers.ValidationError([ticket_not_valid()]) from error
+        return str(data)
+
+
+def wrong_code() -> serializers.ErrorDetail:
+    return serializers.ErrorDetail(_("The code is wrong, or was used before."), code="invalid")
+
+
+def missing_code() -> serializers.ErrorDetail:
+    text = serializers.Field.default_error_messages["required"]
+    return serializers.ErrorDetail(str(text), code="required")
+
+
+@extend_schema_field({"type": "string", "examples": ["123456", "0123-4567-89AB-CDEF-GHJK-MNPQ"]})
+class CodeField(serializers.Field[str, Any, Any, Any]):
+    """A code of an authenticator app, or a recovery code; a malformed one is a wrong one."""
+
+    default_error_messages = {"invalid": _("Not a valid string.")}
+
+    def __init__(self, *, required: bool = True) -> None:
+        super().__init__(write_only=True, required=required, allow_null=not required)
+
+    def fail(self, key: str, **kwargs: Any) -> None:  # type: ignore[override]  # always raises
+        super().fail("required" if key == "null" else key, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(data)
 
 
 def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import AuthenticationFailed
@@ -12,6 +13,10 @@ from accounts.serializers.webauthn import AssertionSerializer, AttestationSerial
 from api.fields import LineField
 from api.requests import django_request
 from api.serializers import ModelSerializer
+
+
+def wrong_passkey() -> serializers.ErrorDetail:
+    return serializers.ErrorDetail(_("This passkey could not be verified."), code="invalid")
 
 
 class CredentialField(serializers.Field[Any, Any, Any, Any]):

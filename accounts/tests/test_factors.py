@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import pyotp
 import pytest
-from django.db import transaction
 from django.db.models.functions import Now
 
 from accounts.models import (
@@ -20,6 +18,7 @@ from accounts.models import (
 )
 from accounts.models.factors import Code
 from conftest import SignIn
+from tests.rig.factors import code_of, enrol
 
 SIGN_IN = {"address": "192.0.2.1", "user_agent": "", "device": "Unknown"}
 
@@ -28,22 +27,6 @@ SIGN_IN = {"address": "192.0.2.1", "user_agent": "", "device": "Unknown"}
 def alice(user: User) -> User:
     User.objects.update(email_verified_at=Now())
     return User.objects.get()
-
-
-def code_of(secret: str, step: int = 0) -> str:
-    """Return the code of the present step, or of one after or before it."""
-    totp = pyotp.TOTP(secret)
-    with transaction.atomic():
-        now = User.objects.annotate(now=Now()).first().now
-    return totp.generate_otp(totp.timecode(now) + step)
-
-
-def enrol(user: User) -> tuple[str, list[str]]:
-    """Add an authenticator app and return its secret and the recovery codes."""
-    secret = user.begin_totp(session=None)
-    codes = user.confirm_totp(code_of(secret), session=None)
-    assert codes is not None
-    return secret, codes
 
 
 class TestEnrolment:

@@ -49,6 +49,13 @@ INVALID = [
     "admin@x_y.ä.example",
     "admin＠x.example",
     "=?utf-8?q?admin?=@x.example",  # a mail program decodes it
+    "admin@localhost",  # email would stay on the mail server's machine
+    "admin@LocalHost",
+    "admin@ⓛocalhost",
+    "admin@mail.localhost",
+    "admin@[127.0.0.1]",
+    "admin@[IPv6:::1]",
+    "admin@10.0.0.12",
     "admin@",
     "@x.example",
 ]
@@ -329,6 +336,20 @@ class TestSuperuser:
         User.objects.create_superuser("root", "root@example.com", PASSWORD)
 
 
+class TestDatabase:
+    @pytest.mark.parametrize(
+        "email", ["=?utf-8?q?admin?=@x.example", "admin=?@x.example", "admın@x.example"]
+    )
+    def test_it_rejects_an_address_that_is_read_as_another(self, user: User, email: str) -> None:
+        with pytest.raises(IntegrityError, match="accounts_user_email_"), transaction.atomic():
+            User.objects.filter(pk=user.pk).update(email=email)
+
+    def test_an_account_at_localhost_of_an_earlier_release_signs_in(self, user: User) -> None:
+        User.objects.filter(pk=user.pk).update(email="alice@localhost")
+
+        assert login("Alice@localhost").status_code == 200
+
+
 class TestMigration:
     @pytest.fixture
     def before(self, make_user: Callable[..., User]) -> User:
@@ -366,3 +387,14 @@ class TestMigration:
 
         with pytest.raises(CommandError, match=f"ids: {before.pk}$"):
             self.migrate()
+
+    def test_it_stops_at_an_encoded_word(self, before: User) -> None:
+        migration = importlib.import_module("accounts.migrations.0008_email_without_encoded_word")
+        migration.find_encoded_words(apps, connection.schema_editor())
+        with connection.cursor() as cursor:
+            constraint = "accounts_user_email_no_encoded_word"
+            cursor.execute(f"ALTER TABLE accounts_user DROP CONSTRAINT {constraint}")
+        User.objects.filter(pk=before.pk).update(email="=?utf-8?q?admin?=@x.example")
+
+        with pytest.raises(CommandError, match=f"contains =\\?.* ids: {before.pk}$"):
+            migration.find_encoded_words(apps, connection.schema_editor())

@@ -84,6 +84,21 @@ class TestOnce:
         ]
         assert Event.objects.get(kind="mail_failed").detail == "email_changed"
 
+    @pytest.mark.parametrize(
+        "address", ["=?utf-8?q?admin?=@x.example", "=?utf-8?b?!?=@x.example", "=?@x.example"]
+    )
+    def test_an_address_that_mail_programs_decode_is_set_aside(
+        self, user: User, server: MailServer, address: str
+    ) -> None:
+        [email, _] = enqueue(user, address, "b@example.com")
+        work()
+        emails.failed().retry()
+        work()
+
+        assert server.recipients == ["b@example.com"]
+        assert list(emails.failed().values_list("pk", "error")) == [(email.pk, "invalid address")]
+        assert Event.objects.filter(kind="mail_failed").count() == 2
+
     def test_what_a_server_says_is_kept_as_one_line(self, user: User, server: MailServer) -> None:
         server.replies["a@example.com"] = "550 No\0such\tuser \x1b[31m" + "x" * 400
         enqueue(user, "a@example.com")

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from accounts.models import Event, OutgoingEmail, Ticket, User
-from accounts.models.email_kinds import LIMITED, PURPOSES, UNVERIFIED
+from accounts.models.email_kinds import LIMITED, PURPOSES, UNDOABLE, UNVERIFIED
 from accounts.models.outbox import ATTEMPTS
 
 Kind = OutgoingEmail.Kind
@@ -108,6 +108,26 @@ class TestEnqueue:
         assert emails.enqueue(Kind.LOGIN_FAILURES, verified(stranger))
         emails.update(created_at=Now() - timedelta(hours=25))
         assert emails.enqueue(Kind.LOGIN_FAILURES, user)
+
+
+def test_the_kinds_are_those_of_the_contract() -> None:
+    """The other tests take these sets from the product."""
+    with_link = {
+        "verify_email": "verify", "reset_password": "reset", "registration": "register",
+        "invitation": "invite", "confirm_email": "change",
+    }  # fmt: skip
+    unverified = {"already_registered", "email_change_asked", "email_changed"}
+    caused_by_strangers = with_link.keys() - {"invitation"} | {"already_registered"}
+
+    assert with_link == PURPOSES
+    assert with_link.keys() | unverified == UNVERIFIED
+    assert caused_by_strangers == LIMITED
+    assert {"email_changed", "factor_added", "factor_reset_begun"} == UNDOABLE
+    assert set(Kind) - with_link.keys() - unverified == {
+        "password_changed", "password_reset", "new_device", "token_reuse", "login_failures",
+        "factor_added", "factor_removed", "recovery_code_used", "recovery_codes_replaced",
+        "factor_reset_begun", "passkey_cloned", "token_created", "account_deleted",
+    }  # fmt: skip
 
 
 class TestLimit:
@@ -344,12 +364,12 @@ class TestClaim:
 
     def test_twelve_attempts_are_the_last(self, user: User) -> None:
         email = emails.enqueue(Kind.PASSWORD_CHANGED, verified(user))
-        for email.attempts in range(1, ATTEMPTS):
+        for email.attempts in range(1, 12):
             email.defer("451 later")
         assert list(emails.late()) == [email]
         assert not emails.failed()
 
-        email.attempts = ATTEMPTS
+        email.attempts = 12
         email.defer("451 later")
         assert list(emails.failed()) == [email]
 

@@ -340,6 +340,21 @@ class TestHashing:
         response = client.post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
         assert response.status_code == 200
 
+    def test_a_cheap_hash_waits_for_its_turn(
+        self, bcrypt: None, client: APIClient, user: User, settings: Settings
+    ) -> None:
+        settings.BCRYPT_ROUNDS = 11
+        turns, _ = passwords.hashing_places()
+        for _ in range(5):
+            turns.acquire()
+        timer = threading.Timer(0.1, turns.release, [5])
+        timer.start()
+
+        response = client.post(f"{API}/auth/login", {"identity": "alice", "password": PASSWORD})
+
+        timer.join()
+        assert response.status_code == 200
+
     def test_who_waited_in_vain_is_not_counted(
         self,
         bcrypt: None,

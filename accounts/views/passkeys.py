@@ -4,30 +4,24 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
-from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import status, viewsets
 from rest_framework.decorators import action
-from rest_framework.exceptions import AuthenticationFailed, ErrorDetail, NotFound, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
 from accounts.authentication import TokenNotValid
-from accounts.devices import device_name
 from accounts.models import (
     EmailNotVerifiedError,
     Passkey,
     PasskeyLimitError,
-    PasskeyProof,
-    PasswordChangeRequiredError,
     Session,
     StaleLoginError,
     TicketError,
-    User,
-    WrongPasskeyError,
 )
 from accounts.models.passkeys import sign_in_options
 from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
@@ -36,19 +30,16 @@ from accounts.serializers.passkeys import (
     NewPasskeySerializer,
     PasskeySerializer,
     PasskeySignInSerializer,
+    wrong_passkey,
 )
 from accounts.serializers.webauthn import CreationOptionsSerializer, RequestOptionsSerializer
-from accounts.views.auth import PasswordChangeRequired
 from accounts.views.lists import PersonalListMixin
 from accounts.views.responses import LimitReached
+from accounts.views.sign_in import start_session
 from accounts.webauthn import CredentialError
 from api.schema import problems
 
 REJECTED: dict[Any, None] = {400: None, 403: None, 404: None}
-
-
-def credential_invalid() -> ErrorDetail:
-    return ErrorDetail(_("This passkey could not be verified."), code="invalid")
 
 
 def require_passkeys() -> None:
@@ -168,7 +159,7 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         try:
             return Passkey.objects.register(user, credential, name, session=session)
         except CredentialError as error:
-            raise ValidationError({"credential": [credential_invalid()]}) from error
+            raise ValidationError({"credential": [wrong_passkey()]}) from error
         except StaleLoginError as error:
             raise TokenNotValid from error
         except EmailNotVerifiedError as error:
@@ -192,22 +183,3 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         if not removed:
             raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)
-
-
-def start_session(request: Request, user: User, proof: PasskeyProof) -> Session:
-    """Start a session by passkey, or raise what the response is instead."""
-    user_agent = request.headers.get("User-Agent", "")[:512]
-    try:
-        session = Session.objects.start(
-            user,
-            address=request.META["REMOTE_ADDR"],
-            user_agent=user_agent,
-            device=device_name(user_agent),
-            proof=proof,
-        )
-    except (StaleLoginError, WrongPasskeyError) as error:
-        raise AuthenticationFailed(code="invalid_credentials") from error
-    except PasswordChangeRequiredError as error:
-        raise PasswordChangeRequired(user) from error
-    request.auth = session  # The request is the session's from here on, for its log line too.
-    return session

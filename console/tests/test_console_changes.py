@@ -7,6 +7,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
+from django.db import connection
 from django.test import Client
 
 from accounts.models import Event, User
@@ -15,7 +16,7 @@ from console.model_admin import BoundedAdmin
 from console.site import ConsoleSite
 from console.tests.samples import Part, Sample
 from tests.articles.models import Article
-from tests.rig.forms import fields_of
+from tests.rig.forms import Fields, fields_of
 from tests.rig.lifecycle import change_address
 
 NEW = "a rainy night in June"
@@ -270,3 +271,48 @@ class TestModelOfAClone:
 
         assert isinstance(site.get_model_admin(Sample), BoundedAdmin)
         assert isinstance(site.get_model_admin(Part), BoundedAdmin)
+
+
+class TestRuleOfTheDatabase:
+    """A rule that the model does not know, so that its validation finds no fault."""
+
+    @pytest.fixture
+    def other(self, sample: Sample) -> Sample:
+        other = Sample(title="Chair", number=1, at=sample.at, data=sample.data)
+        other.save()
+        with connection.cursor() as cursor:
+            for table, column in (("sample", "title"), ("sample", "number"), ("part", "title")):
+                cursor.execute(f"CREATE UNIQUE INDEX ON health_{table} ({column})")
+        Part.objects.create(sample=sample, title="Bulb", number=1)
+        return other
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"title": ["Lamp"]},
+            {"part_set-0-title": ["Bulb"]},
+            {"title": ["Stool"], "part_set-0-title": ["Bulb"]},
+        ],
+    )
+    def test_what_it_rejects_is_an_error_of_the_form(
+        self, console: Client, other: Sample, change: Fields
+    ) -> None:
+        page = f"/admin/health/sample/{other.pk}/change/"
+
+        response = console.post(page, fields_of(console.get(page)) | change)
+
+        assert (response.status_code, b"Not saved: " in response.content) == (200, True)
+        assert fields_of(response)["title"] == change.get("title", ["Chair"])
+        assert set(Sample.objects.values_list("title", flat=True)) == {"Lamp", "Chair"}
+        assert Part.objects.count() == 1
+        assert not LogEntry.objects.exists()
+
+    def test_what_it_rejects_is_an_error_of_the_list(self, console: Client, other: Sample) -> None:
+        page = "/admin/health/sample/"
+        form = fields_of(console.get(page)) | {"form-0-number": ["5"], "form-1-number": ["5"]}
+
+        response = console.post(page, form | {"_save": ["Save"]})
+
+        assert (response.status_code, b"Not saved: " in response.content) == (200, True)
+        assert set(Sample.objects.values_list("number", flat=True)) == {0, 1}
+        assert not LogEntry.objects.exists()

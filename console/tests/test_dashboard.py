@@ -125,10 +125,15 @@ def test_emails_due_and_the_age_of_the_oldest(
 ) -> None:
     assert b"Emails due" in browser.get("/admin/").content
     now = timezone.now()
-    for age, sent_at in ((61, None), (1, None), (90, now), (-5, None)):
-        due_at = now - timedelta(minutes=age)
+    # Minutes since it was written, and since it became due: each attempt moves the latter.
+    for age, due, sent_at in ((61, 2, None), (1, 1, None), (90, 90, now), (90, -5, None)):
         OutgoingEmail.objects.create(
-            kind="new_device", user=user, address=user.email, due_at=due_at, sent_at=sent_at
+            kind="new_device",
+            user=user,
+            address=user.email,
+            created_at=now - timedelta(minutes=age),
+            due_at=now - timedelta(minutes=due),
+            sent_at=sent_at,
         )
     cache.clear()
 

@@ -120,7 +120,8 @@ def test_the_outbox_is_counted(watched: Watched, make_user: Callable[..., User])
         emails.enqueue("email_changed", user, address=f"{number}@example.com")
         for number in range(5)
     ]
-    emails.filter(pk=rows[0].pk).update(due_at=Now() - timedelta(minutes=3))
+    # Each attempt moves `due_at`.
+    emails.filter(pk=rows[0].pk).update(created_at=Now() - timedelta(minutes=3), attempts=5)
     rows[1].mark_sent()
     rows[2].fail("550 no such user")
     rows[3].defer("451 later")

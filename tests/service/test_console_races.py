@@ -1,14 +1,20 @@
 """Concurrent changes in the console and the API, with threads and commits."""
 
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group
 from django.contrib.messages import get_messages
+from django.db import connection, transaction
 from django.test import Client
 from pytest_django import Settings
 
-from accounts.models import Event, User
+from accounts.models import Event, OutgoingEmail, User
 from accounts.tests.test_races import at_once
 from conftest import API, PASSWORD, SignIn
 from tests.articles.models import Article
@@ -103,6 +109,104 @@ def test_an_article_that_was_deleted_stays_deleted(
 
         assert (saved.status_code, deleted.status_code) == (302, 204)
         assert not Article.objects.exists()
+
+
+BLOCKED = """
+    SELECT EXISTS (SELECT FROM pg_locks
+                    WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))
+"""
+
+
+def commit_after_the_validation(write: Callable[[], object], save: Callable[[], Any]) -> Any:
+    """Write, and commit when what `save` writes waits for it; return the response of `save`."""
+    written = threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            write()
+            written.set()
+            end = time.monotonic() + 10
+            while not cursor.execute(BLOCKED).fetchone()[0] and time.monotonic() < end:
+                time.sleep(0.01)
+        connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        assert written.wait(10)
+        response = save()
+        holding.result()
+    return response
+
+
+ADD_USER = {"username": "bob", "email": "bob@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("page", "body", "write", "error"),
+    [
+        pytest.param(
+            "accounts/user/add/",
+            ADD_USER,
+            lambda user: User.objects.create_user("BOB", "b@example.com", NEW),
+            b"A user with this username already exists.",
+            id="a username",
+        ),
+        pytest.param(
+            "accounts/user/add/",
+            ADD_USER,
+            lambda user: User.objects.create_user("bert", "Bob@example.com", NEW),
+            b"A user with this e-mail address already exists.",
+            id="an address",
+        ),
+        pytest.param(
+            "accounts/user/{user}/change/",
+            ADD_USER | {"is_active": "on"},
+            lambda user: User.objects.create_user("bob", "b@example.com", NEW),
+            b"A user with this username already exists.",
+            id="another username",
+        ),
+        pytest.param(
+            "accounts/user/{user}/change/",
+            ADD_USER | {"is_active": "on"},
+            lambda user: User.objects.create_user("bert", "bob@example.com", NEW),
+            b"A user with this e-mail address already exists.",
+            id="another address",
+        ),
+        pytest.param(
+            "auth/group/add/",
+            {"name": "Editors"},
+            lambda user: Group.objects.create(name="Editors"),
+            b"Group with this Name already exists.",
+            id="a group",
+        ),
+        pytest.param(
+            "articles/article/add/",
+            {"title": "Lamp", "amount": "1", "owner": "{user}"},
+            lambda user: user.delete(),
+            b"Select a valid choice.",
+            id="a deleted owner",
+        ),
+    ],
+)
+def test_what_another_saved_after_the_validation_is_an_error_of_the_form(
+    console: Client,
+    user: User,
+    page: str,
+    body: dict[str, str],
+    write: Callable[[User], object],
+    error: bytes,
+) -> None:
+    form = {name: value.format(user=user.pk) for name, value in body.items()}
+    path = f"/admin/{page.format(user=user.pk)}"
+
+    response = commit_after_the_validation(lambda: write(user), lambda: console.post(path, form))
+
+    assert response.status_code == 200
+    assert error in response.content
+    assert b"successfully" not in response.content
+    assert b"successfully" not in console.get("/admin/").content
+    assert not OutgoingEmail.objects.filter(kind="reset_password").exists()
+    assert not LogEntry.objects.exists()
 
 
 @pytest.mark.parametrize("action", ACTIONS)

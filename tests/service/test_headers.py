@@ -188,6 +188,26 @@ class TestPages:
         assert "<style" not in html
         assert not re.search(r"(src|href)=\"(https?:)?//", html)
 
+    @pytest.mark.parametrize(
+        "path",
+        [
+            *("/", f"{API}/docs", f"{API}/schema", "/admin/login/", "/admin/nothing/", "/nothing"),
+            *("/account/reset-password", "/mail", "/static/accounts/pages.js", "/static/nothing"),
+        ],
+    )
+    @pytest.mark.parametrize("host", ["testserver", "evil.example.com"])
+    def test_each_has_the_security_headers(
+        self, client: APIClient, db: None, path: str, host: str
+    ) -> None:
+        response = client.get(path, HTTP_HOST=host)
+        response.close()
+
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["Referrer-Policy"] in {"same-origin", "no-referrer"}
+        assert response.headers["X-Frame-Options"] == "DENY"
+        assert "'unsafe" not in response.headers["Content-Security-Policy"]
+        assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
+
     def test_the_pages_files_are_served_without_collectstatic(
         self, client: APIClient, db: None
     ) -> None:
