@@ -11,7 +11,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
-from config import __version__, mailers, storages, values
+from config import __version__, mailers, passkeys, storages, values
 from config.databases import web_database
 from config.environment import Environment
 from config.logs import logging_config
@@ -267,6 +267,12 @@ UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
 API_TOKEN_PREFIX = env.read("API_TOKEN_PREFIX", values.parse_token_prefix, "lk")
 FACTOR_RESET_DELAY = timedelta(hours=env.integer("FACTOR_RESET_HOURS", 24, low=1, high=720))
 TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
+
+# Passkeys: without an id of the relying party there are none
+
+DEFAULT_RP_ID, DEFAULT_RP_ORIGINS = passkeys.default_relying_party(FRONTEND_URL or PUBLIC_URL)
+WEBAUTHN_RP_ID = env.read("WEBAUTHN_RP_ID", passkeys.parse_rp_id, DEFAULT_RP_ID)
+WEBAUTHN_ORIGINS = env.read("WEBAUTHN_ORIGINS", passkeys.parse_origins, DEFAULT_RP_ORIGINS)
 
 # Rate limits: count and window in seconds
 

@@ -6,6 +6,13 @@ from accounts.models.events import Event
 from accounts.models.factors import WrongCodeError
 from accounts.models.managers import UserQuerySet
 from accounts.models.outbox import OutgoingEmail
+from accounts.models.passkeys import (
+    Passkey,
+    PasskeyLimitError,
+    PasskeyProof,
+    PasskeyQuerySet,
+    WrongPasskeyError,
+)
 from accounts.models.proofs import Proof, SecondFactorRequiredError
 from accounts.models.recovery_codes import RecoveryCode
 from accounts.models.session_tokens import SessionError
@@ -22,6 +29,10 @@ __all__ = [
     "EmailNotVerifiedError",
     "Event",
     "OutgoingEmail",
+    "Passkey",
+    "PasskeyLimitError",
+    "PasskeyProof",
+    "PasskeyQuerySet",
     "PasswordChangeRequiredError",
     "PasswordUnchangedError",
     "Proof",
@@ -37,4 +48,5 @@ __all__ = [
     "User",
     "UserQuerySet",
     "WrongCodeError",
+    "WrongPasskeyError",
 ]

@@ -105,8 +105,35 @@ export class Latchkey {
   }
 
   /** Sign in and return the user. */
-  async login(identity, password, options) {
-    const { user, ...pair } = await this.#anonymously("/auth/login", { identity, password }, options);
+  login(identity, password, options) {
+    return this.#begin("/auth/login", { identity, password }, options);
+  }
+
+  /**
+   * Sign in with a passkey and return the user. With `{ mediation: "conditional" }` the browser offers the
+   * passkeys in a field with `autocomplete="username webauthn"`, until `signal` cancels it.
+   */
+  async loginWithPasskey(options) {
+    let credential = null;
+    while (!credential) {
+      const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
+      credential = await getPasskey(publicKey, options);
+    }
+    return this.#begin("/auth/passkey", { credential }, options);
+  }
+
+  /**
+   * Complete a login after a 403 `mfa_required` and return the user. `problem` is that of the error. The
+   * `code` is one of an authenticator app or a recovery code; without it the browser asks for a passkey.
+   */
+  async completeLogin({ mfa_token, passkey_options }, code, options) {
+    const proof = code ? { code } : { credential: await getPasskey(passkey_options, options) };
+    return this.#begin("/auth/mfa", { mfa_token, ...proof }, options);
+  }
+
+  /** Begin a session by a request that returns its tokens; return the user. */
+  async #begin(path, proof, options) {
+    const { user, ...pair } = await this.#anonymously(path, proof, options);
     await this.#alone(async () => {
       const replaced = await this.store.get();
       await this.store.set(pair);
@@ -171,6 +198,28 @@ export class Latchkey {
   /** Return what protects the account: its verified address, factors and tokens. */
   security(options) {
     return this.request("GET", "/users/me/security", undefined, options);
+  }
+
+  /** Iterate over the user's passkeys. */
+  passkeys(options) {
+    return this.paginate("/users/me/passkeys", options);
+  }
+
+  /** Create a passkey on this device and return it; the first factor has `recovery_codes`, shown once. */
+  async addPasskey(name, options) {
+    const publicKey = await this.request("POST", "/users/me/passkeys/options", undefined, options);
+    const credential = await createPasskey(publicKey, options);
+    return this.request("POST", "/users/me/passkeys", { name, credential }, options);
+  }
+
+  removePasskey(id, options) {
+    return this.request("DELETE", `/users/me/passkeys/${id}`, undefined, options);
+  }
+
+  /** Prove a passkey after a 403 `reauthentication_required`, as `reauthenticate` does. */
+  async reauthenticateWithPasskey(options) {
+    const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
+    return this.reauthenticate({ credential: await getPasskey(publicKey, options) }, options);
   }
 
   /**
@@ -366,4 +415,68 @@ async function sleep(seconds, signal, onWait) {
     clearTimeout(timer);
     onWait(0);
   }
+}
+
+/** Let the browser create a passkey, and return its credential as JSON. */
+async function createPasskey({ user, challenge, excludeCredentials, ...rest }, { signal } = {}) {
+  const publicKey = {
+    ...rest,
+    user: { ...user, id: bytesOf(user.id) },
+    challenge: bytesOf(challenge),
+    excludeCredentials: excludeCredentials.map(descriptorOf),
+  };
+  return jsonOf(await navigator.credentials.create({ publicKey, signal }));
+}
+
+/**
+ * Let the browser use a passkey, and return its credential as JSON. An offer in a field may last longer
+ * than its challenge; the result is then null.
+ */
+async function getPasskey({ challenge, allowCredentials = [], ...rest }, { mediation, signal } = {}) {
+  const publicKey = { ...rest, challenge: bytesOf(challenge), allowCredentials: allowCredentials.map(descriptorOf) };
+  const controller = new AbortController();
+  const cancel = () => controller.abort(signal.reason);
+  signal?.addEventListener("abort", cancel);
+  if (signal?.aborted) cancel();
+  let hasExpired = false;
+  const expire = () => {
+    hasExpired = true;
+    controller.abort();
+  };
+  // Browsers observe the timeout of a dialog, and not that of an offer in a field.
+  const timer = mediation === "conditional" ? setTimeout(expire, rest.timeout * 0.8) : undefined;
+  try {
+    return jsonOf(await navigator.credentials.get({ publicKey, mediation, signal: controller.signal }));
+  } catch (error) {
+    if (hasExpired) return null;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", cancel);
+  }
+}
+
+// Not every browser has PublicKeyCredential.parse…FromJSON, and not every password manager has toJSON.
+
+function descriptorOf({ id, ...rest }) {
+  return { ...rest, id: bytesOf(id) };
+}
+
+function jsonOf({ id, rawId, type, authenticatorAttachment, response }) {
+  const names = ["clientDataJSON", "attestationObject", "authenticatorData", "signature", "userHandle"];
+  const given = names.filter((name) => response[name]);
+  const texts = Object.fromEntries(given.map((name) => [name, textOf(response[name])]));
+  const transports = response.getTransports?.();
+  return { id, rawId: textOf(rawId), type, authenticatorAttachment, response: { ...texts, transports } };
+}
+
+/** Decode base64url. */
+function bytesOf(text) {
+  const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+}
+
+function textOf(buffer) {
+  const binary = String.fromCharCode(...new Uint8Array(buffer));
+  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
