@@ -16,9 +16,11 @@ from accounts import tokens
 from accounts.identities import LONGEST_EMAIL
 from accounts.models import Event, Session, Ticket, User
 from accounts.serializers.fields import (
+    CookieField,
     EmailField,
     NewPasswordField,
     PasswordField,
+    RefreshTokenField,
     TicketField,
     validate_new_password,
 )
@@ -36,6 +38,7 @@ from api.requests import django_request
     ]
 )
 class LoginSerializer(serializers.Serializer[User]):
+    cookie = CookieField()
     identity = StringField(
         max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
     )
@@ -88,6 +91,7 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
 
 
 class ReauthenticationSerializer(serializers.Serializer[User]):
+    cookie = CookieField()
     password = PasswordField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -103,14 +107,15 @@ class ReauthenticationSerializer(serializers.Serializer[User]):
 
 class RefreshSerializer(serializers.Serializer[Session]):
     # A string that is somewhat too long for a token is an invalid token, so a 401.
-    refresh_token = StringField(max_length=4 * LONGEST_TOKEN, trim_whitespace=False)
+    refresh_token = RefreshTokenField(max_length=4 * LONGEST_TOKEN)
+    cookie = CookieField()
 
 
 class TokenPairSerializer(serializers.Serializer[Session]):
     """A session's pair: a new access token, and the current refresh token."""
 
     access_token = serializers.CharField()
-    refresh_token = serializers.CharField()
+    refresh_token = serializers.CharField(required=False, help_text="Absent if it is in a cookie.")
     token_type = serializers.ChoiceField(["Bearer"])
     expires_in = serializers.IntegerField(help_text="Seconds left of the access token.")
     refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.fields import get_error_detail
+from rest_framework.fields import SkipField, empty, get_error_detail
 
 from accounts.identities import canonical_email
 from accounts.models import Ticket, TicketError, User
@@ -78,6 +79,39 @@ class TicketField(serializers.Field[Ticket, Any, Any, Any]):
             return Ticket.objects.find(data, *self.purposes, user=user)
         except TicketError as error:
             raise serializers.ValidationError([ticket_not_valid()]) from error
+
+
+class RefreshTokenField(StringField):
+    """A refresh token, which the cookie may have instead (REFRESH_COOKIE)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs |= {"required": False, "trim_whitespace": False}
+        super().__init__(**kwargs)
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        if data is empty and not settings.REFRESH_COOKIE:
+            self.fail("required")
+        return super().validate_empty_values(data)
+
+
+class CookieField(serializers.BooleanField):
+    """Whether the client asks for the refresh token in a cookie (REFRESH_COOKIE)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            required=False,
+            help_text="true: the refresh token comes in a cookie. Only with REFRESH_COOKIE.",
+        )
+
+    def run_validation(self, data: Any = empty) -> Any:
+        if not settings.REFRESH_COOKIE:
+            raise SkipField
+        return super().run_validation(data)
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
 
 
 def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:

@@ -1,6 +1,5 @@
 """Signing in and out, staying signed in, and the password."""
 
-from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -51,6 +50,13 @@ from accounts.serializers.auth import (
 from accounts.serializers.fields import ticket_not_valid
 from accounts.serializers.sessions import RevokedSessionsSerializer
 from accounts.serializers.users import taken_by
+from accounts.views.cookies import (
+    COOKIE,
+    SET_COOKIE,
+    RefreshTokenMixin,
+    delete_cookie,
+    token_response,
+)
 from accounts.views.lists import own_sessions
 from accounts.views.responses import accepted, require_email
 
@@ -78,32 +84,15 @@ def password_unchanged() -> ErrorDetail:
 WITHOUT_TOKEN: Any = {"authentication_classes": [], "permission_classes": [AllowAny]}
 
 
-class AuthViewSet(viewsets.GenericViewSet[Session]):
+class AuthViewSet(RefreshTokenMixin, viewsets.GenericViewSet[Session]):
     """Sign in and out, keep signed in, change the password."""
 
     throttle_scope = "auth"
 
-    def throttle_ident(self, request: Request) -> str:
-        """Count refreshes by session, so that an office behind one address stays signed in."""
-        if self.action != "refresh":
-            return ""
-        try:
-            return str(self.presented.session_id)
-        except tokens.TokenError:
-            return ""
-
-    @cached_property
-    def presented(self) -> tokens.Claims:
-        """What the refresh token of this request says; raises TokenError."""
-        data: Any = self.request.data
-        text = data.get("refresh_token")
-        if not isinstance(text, str):
-            raise tokens.TokenError
-        return tokens.read(tokens.RefreshToken, text)
-
     @extend_schema(
         operation_id="auth_login",
         request=LoginSerializer,
+        parameters=[SET_COOKIE],
         responses={200: LoginResponseSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
@@ -125,10 +114,13 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
         request.auth = session  # The request is the session's from here on, for its log line too.
-        return Response(LoginResponseSerializer(session).data)
+        return token_response(request, session, LoginResponseSerializer)
 
     @extend_schema(
-        operation_id="auth_refresh", request=RefreshSerializer, responses=TokenPairSerializer
+        operation_id="auth_refresh",
+        request=RefreshSerializer,
+        parameters=[COOKIE, SET_COOKIE],
+        responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def refresh(self, request: Request) -> Response:
@@ -146,11 +138,12 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         request.auth = session
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session, is_by_cookie=self.is_by_cookie)
 
     @extend_schema(
         operation_id="auth_reauthenticate",
         request=ReauthenticationSerializer,
+        parameters=[SET_COOKIE],
         responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False)
@@ -168,14 +161,16 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
             raise TokenNotValid from error
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session)
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
     @action(["POST"], False)
     def logout(self, request: Request) -> Response:
         """End this session."""
         own_sessions(request).filter(pk=request.auth.pk).end(Session.Reason.LOGOUT)
-        return Response(status=status.HTTP_204_NO_CONTENT)
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_logout_all", request=None, responses=RevokedSessionsSerializer
@@ -184,7 +179,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     def logout_all(self, request: Request) -> Response:
         """End all sessions of the caller, in the console too."""
         user: Any = request.user
-        return Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
+        response = Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_password",
