@@ -38,11 +38,11 @@ from api.requests import django_request
     ]
 )
 class LoginSerializer(serializers.Serializer[User]):
-    cookie = CookieField()
     identity = StringField(
         max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
     )
     password = PasswordField()
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         request = django_request(self.context["request"])
@@ -91,8 +91,8 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
 
 
 class ReauthenticationSerializer(serializers.Serializer[User]):
-    cookie = CookieField()
     password = PasswordField()
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         request = self.context["request"]

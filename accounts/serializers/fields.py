@@ -94,14 +94,14 @@ class RefreshTokenField(StringField):
         return super().validate_empty_values(data)
 
 
+# Without a type, because the field is ignored unless REFRESH_COOKIE, whatever it is.
+@extend_schema_field({"default": False, "examples": [True]})
 class CookieField(serializers.BooleanField):
-    """Whether the client asks for the refresh token in a cookie (REFRESH_COOKIE)."""
+    """Whether the client asks for the refresh token in a cookie."""
 
     def __init__(self) -> None:
-        super().__init__(
-            required=False,
-            help_text="true: the refresh token comes in a cookie. Only with REFRESH_COOKIE.",
-        )
+        text = "true: return the refresh token in a cookie. Only with REFRESH_COOKIE."
+        super().__init__(required=False, help_text=text)
 
     def run_validation(self, data: Any = empty) -> Any:
         if not settings.REFRESH_COOKIE:
