@@ -55,8 +55,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # Core
 
 ROOT_URLCONF = "config.urls"
-# Below API_ROOT errors are JSON and requests have no cookies. config/urls.py mounts the routes of
-# this project at API_PATH; mount other versions beside them.
+# Below API_ROOT errors are JSON and requests have no cookies, except that of REFRESH_COOKIE.
+# config/urls.py mounts the routes of this project at API_PATH; mount other versions beside them.
 API_ROOT = "api/"
 API_PATH = f"{API_ROOT}v1/"
 ADMIN_ENABLED = env.flag("ADMIN_ENABLED", default=True)
@@ -239,6 +239,7 @@ SESSION_RETENTION = timedelta(days=env.integer("SESSION_RETENTION_DAYS", 30, low
 EVENT_RETENTION = timedelta(days=env.integer("EVENT_RETENTION_DAYS", 90, low=1, high=3650))
 REFRESH_GRACE = timedelta(seconds=env.integer("REFRESH_GRACE_SECONDS", 10, low=0, high=300))
 SESSION_LIMIT = env.integer("SESSION_LIMIT", 100, low=0, high=1_000_000)  # 0: none
+REFRESH_COOKIE = env.flag("REFRESH_COOKIE", default=False)
 
 # Email and the links in it
 

@@ -12,6 +12,8 @@ export interface Store {
 
 export interface Options {
   store?: Store;
+  /** Keep the refresh token in a cookie; the service needs REFRESH_COOKIE. */
+  cookie?: boolean;
   onSignedOut?: () => void;
   /** Called with the seconds when a wait begins, and with 0 when it ends. */
   onWait?: (seconds: number) => void;
@@ -61,6 +63,7 @@ export class ApiError extends Error {
 
 export function indexedDBStore(name?: string): Store;
 export function memoryStore(): Store;
+export function sharedMemoryStore(name?: string): Store;
 
 export class Latchkey {
   constructor(base: string, options?: Options);

@@ -31,11 +31,14 @@ export interface LoginRequest {
   /** Username or e-mail address, in any letter case. */
   identity: string;
   password: string;
+  /** true: return the refresh token in a cookie. Only with REFRESH_COOKIE. */
+  cookie?: unknown;
 }
 
 export interface LoginResponse {
   access_token: string;
-  refresh_token: string;
+  /** Absent if it is in a cookie. */
+  refresh_token?: string;
   token_type: TokenTypeEnum;
   /** Seconds left of the access token. */
   expires_in: number;
@@ -141,10 +144,14 @@ export interface Profile {
 
 export interface ReauthenticationRequest {
   password: string;
+  /** true: return the refresh token in a cookie. Only with REFRESH_COOKIE. */
+  cookie?: unknown;
 }
 
 export interface RefreshRequest {
-  refresh_token: string;
+  refresh_token?: string;
+  /** true: return the refresh token in a cookie. Only with REFRESH_COOKIE. */
+  cookie?: unknown;
 }
 
 export interface Registration {
@@ -198,7 +205,8 @@ export interface Session {
 
 export interface TokenPair {
   access_token: string;
-  refresh_token: string;
+  /** Absent if it is in a cookie. */
+  refresh_token?: string;
   token_type: TokenTypeEnum;
   /** Seconds left of the access token. */
   expires_in: number;
