@@ -130,7 +130,8 @@ class PasswordView(FormView):
         try:
             user = form.save()
         except SecondFactorRequiredError:
-            form.add_error(None, _("This account has a second factor. Sign in to the API with it."))
+            text = _("This account has a second factor. Sign in with it, then change the password.")
+            form.add_error("old_password", text)
             return self.form_invalid(form)
         except StaleLoginError:
             form.add_error("old_password", _("The account was changed meanwhile. Try again."))

@@ -78,9 +78,17 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         return check_password(raw_password, self.password, upgrade)
 
     def prove(self, proof: Proof) -> tuple[Self, Proof]:
-        """Lock the row as `lock_verified` does, and use a proof; return both as they are now."""
+        """
+        Lock the row as `lock_verified` does, and use a proof; return both as they are now.
+
+        A proof with a second factor cancels a factor reset.
+        """
         verified = self.lock_verified(**proof.columns())
-        return verified, proof.use(cast("User", verified))
+        user = cast("User", verified)
+        used = proof.use(user)
+        if used.has_second_factor:
+            user.cancel_factor_reset()
+        return verified, used
 
     def lock_verified(self, **columns: Any) -> Self:
         """
@@ -142,7 +150,8 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         """
         Set a new password with a `reset`, `undo` or `force` ticket, and end every session.
 
-        A ticket from an email verifies the address that it was sent to; an `undo` restores it.
+        A ticket from an email verifies the address that it was sent to; an `undo` restores it, and
+        removes the factors that were added since.
         Raises TicketError where the ticket has ended meanwhile, PasswordUnchangedError where staff
         demand another password, and IntegrityError where another user has the former address.
         """
@@ -156,4 +165,6 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
             self.password, self.must_change_password = password_hash, False
             if not forced:
                 cast("User", self).take_address(ticket)
+            if ticket.purpose == Ticket.Purpose.UNDO:
+                cast("User", self).undo_factors(ticket)
             cast("User", self).save(ticket=ticket)

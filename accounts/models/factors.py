@@ -18,7 +18,7 @@ from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.passkeys import Passkey
-from accounts.models.proofs import MFA, Proof, SecondFactorRequiredError
+from accounts.models.proofs import MFA, Proof
 from accounts.models.recovery_codes import LENGTH, RecoveryCode, normal_form
 from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
@@ -87,17 +87,6 @@ class FactorsModel(ChangesModel):
     @property
     def passkey_count(self) -> int:
         return self.passkeys.count() if self.has_second_factor else 0
-
-    def check_proof(self, proof: Proof) -> None:
-        """
-        Raise SecondFactorRequiredError, and record it, where the user has a factor that it lacks.
-
-        A factor reset that is due takes effect first. Whoever grants access checks again, while the
-        row is locked.
-        """
-        if self.has_second_factor and not proof.has_second_factor:
-            Event.objects.record_rejection(cast("User", self), SecondFactorRequiredError.reason)
-            raise SecondFactorRequiredError
 
     # Adding and removing
 
@@ -198,8 +187,11 @@ class FactorsModel(ChangesModel):
         self.set_factors(user, has_any=has_any)
 
     def factors(self) -> dict[str, models.QuerySet[Any]]:
-        """Return the rows of each kind of factor. Recovery codes are none by themselves."""
-        return {"totp": self.totp_devices.confirmed(), "passkey": self.passkeys.all()}
+        """Return the rows of each kind, with `added_at`. Recovery codes are none by themselves."""
+        return {
+            "totp": self.totp_devices.confirmed().annotate(added_at=F("confirmed_at")),
+            "passkey": self.passkeys.annotate(added_at=F("created_at")),
+        }
 
     def set_factors(self, user: "User", *, has_any: bool) -> None:
         """

@@ -1,6 +1,7 @@
 """Authenticator apps: time-based one-time codes of RFC 6238 (SHA-1, 6 digits, 30 seconds)."""
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,8 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.crypto import constant_time_compare
 
-from accounts.encryption import DecryptionError, decrypt, encrypt
+from accounts.encryption import DecryptionError, decrypt, encrypt, is_current
+from accounts.models.batches import key_batches
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -36,6 +38,27 @@ class TOTPQuerySet(models.QuerySet["TOTPDevice"]):
         secret = pyotp.random_base32()  # 160 bits
         self.create(user=user, secret=encrypt(secret))
         return secret
+
+    def outdated(self) -> Iterator["TOTPDevice"]:
+        """Yield the devices whose secret was not encrypted under SECRET, but under a fallback."""
+        for keys in key_batches(self):
+            yield from (d for d in self.filter(pk__in=keys) if not is_current(d.secret))
+
+    def rotate(self) -> tuple[int, int]:
+        """
+        Encrypt the outdated secrets under SECRET.
+
+        Returns the number of those, and of the secrets that no configured secret decrypts.
+        """
+        rotated = unreadable = 0
+        for device in self.outdated():
+            try:
+                secret = encrypt(decrypt(device.secret))
+            except DecryptionError:
+                unreadable += 1
+            else:
+                rotated += self.filter(pk=device.pk).update(secret=secret)
+        return rotated, unreadable
 
 
 class TOTPDevice(models.Model):

@@ -17,7 +17,7 @@ from accounts.models.batches import delete_referring_rows
 from accounts.models.changes import RowDeletedError
 from accounts.models.credentials import CredentialsModel
 from accounts.models.events import Event
-from accounts.models.factors import FactorsModel
+from accounts.models.factor_recovery import FactorRecoveryModel
 from accounts.models.managers import UserManager, UserQuerySet
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.sessions import Session
@@ -44,7 +44,7 @@ PASSWORD_NOTICES: dict[str, str] = {
 USERNAME_TAKEN = _("A user with this username already exists.")
 
 
-class User(AddressModel, CredentialsModel, FactorsModel, PermissionsMixin):
+class User(AddressModel, CredentialsModel, FactorRecoveryModel, PermissionsMixin):
     username = models.CharField(
         max_length=50, validators=[MinLengthValidator(3), username_validator]
     )

@@ -22,6 +22,7 @@ from tests.rig.factors import (
     client_of,
     code_of,
     complete,
+    database_time,
     enrol,
     reauthenticate,
     sign_in_with,
@@ -261,7 +262,7 @@ class TestLogin:
 
     @pytest.mark.parametrize("step", [-1, 0, 1])
     def test_the_steps_beside_the_present_one_are_accepted(self, secret: str, step: int) -> None:
-        totp, now = pyotp.TOTP(secret), User.objects.values_list(Now(), flat=True)[0]
+        totp, now = pyotp.TOTP(secret), database_time()
         present = totp.timecode(now)
         encrypted = TOTPDevice.objects.get().secret
 

@@ -141,8 +141,9 @@ class UserViewSet(
         serializer = EmailChangeSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         user: Any = request.user
+        session: Any = request.auth
         try:
-            user.request_email_change(serializer.validated_data["email"])
+            user.request_email_change(serializer.validated_data["email"], session=session)
         except TicketError as error:  # Deactivated or deleted since the token was read.
             raise TokenNotValid from error
         return accepted()

@@ -1,8 +1,10 @@
 """Second factors as an authenticator app and its user handle them."""
 
+from datetime import datetime
 from typing import Any
 
 import pyotp
+from django.db import connection
 from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
@@ -14,8 +16,14 @@ from tests.rig.lifecycle import post
 def code_of(secret: str, step: int = 0) -> str:
     """Return the code of the present step, or of one after or before it, by the database's time."""
     totp = pyotp.TOTP(secret)
-    now = User.objects.values_list(Now(), flat=True)[0]
-    return totp.generate_otp(totp.timecode(now) + step)
+    return totp.generate_otp(totp.timecode(database_time()) + step)
+
+
+def database_time() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        now: datetime = cursor.fetchone()[0]
+    return now
 
 
 def wrong_code_of(secret: str) -> str:

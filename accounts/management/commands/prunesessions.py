@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand
 from django.db.models.functions import Now
 from tqdm import tqdm
 
-from accounts.models import Event, OutgoingEmail, Session, Ticket
+from accounts.models import Event, OutgoingEmail, Session, Ticket, TOTPDevice
 from accounts.models.batches import prune
 from accounts.models.tickets import KEPT_AFTER_END
 
@@ -16,7 +16,8 @@ class Command(BaseCommand):
     help = (
         "Delete sessions that ended or expired more than SESSION_RETENTION_DAYS ago, events that "
         "are older than EVENT_RETENTION_DAYS, emails that are older than EMAIL_RETENTION_DAYS, "
-        "tickets that ended more than a day ago, and the console's expired sessions. "
+        "tickets that ended more than a day ago, authenticator apps that nobody confirmed, and the "
+        "console's expired sessions. "
         "It works in batches, and two runs at once share the work."
     )
 
@@ -31,6 +32,7 @@ class Command(BaseCommand):
             ("event", Event.objects.older(event_age).order_by("created_at")),
             ("email", OutgoingEmail.objects.older(settings.EMAIL_RETENTION)),
             ("ticket", Ticket.objects.ended(KEPT_AFTER_END)),
+            ("unconfirmed authenticator app", TOTPDevice.objects.abandoned()),
             ("console session", ConsoleSession.objects.filter(expire_date__lt=Now())),
         ):
             total = rows.count()
