@@ -362,7 +362,7 @@ def test_security_says_how_the_account_is_protected(
     user: User, sign_in: SignIn, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     device = sign_in(user)
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(3):
         response = device.get(f"{API}/users/me/security")
 
     changed_at = response.json().pop("password_changed_at")
