@@ -7,7 +7,7 @@ import pytest
 from django.db.models.functions import Now
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from accounts.models import Event, OutgoingEmail, Ticket, User
+from accounts.models import Event, OutgoingEmail, Session, Ticket, User
 from conftest import API, PASSWORD, SignIn
 from tests.rig.lifecycle import (
     NEW_PASSWORD,
@@ -182,9 +182,9 @@ class TestRequest:
     ) -> None:
         request = User.request_email_change
 
-        def deactivate_before(self: User, address: str) -> None:
+        def deactivate_before(self: User, address: str, session: Session) -> None:
             User.objects.filter(pk=self.pk).update(is_active=False)
-            request(self, address)
+            request(self, address, session=session)
 
         monkeypatch.setattr(User, "request_email_change", deactivate_before)
 
