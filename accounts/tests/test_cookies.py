@@ -8,6 +8,7 @@ import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
+import config.settings
 from accounts import tokens
 from accounts.models import Session, User
 from conftest import API, PASSWORD
@@ -83,6 +84,10 @@ def assert_is_deleted(response: Any) -> None:
     cookie = response.cookies[COOKIE]
     assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", 0, "/")
     assert (cookie["secure"], cookie["samesite"]) == (True, "Strict")
+
+
+def test_it_is_off_by_default() -> None:
+    assert config.settings.REFRESH_COOKIE is False
 
 
 class TestSetting:
@@ -243,6 +248,8 @@ class TestRefresh:
         response = Browser().refresh()
 
         assert_is_rejected(response, 401, "not_authenticated")
+        assert response.json()["detail"] == "The request has no refresh token."
+        assert response.headers["WWW-Authenticate"] == "Bearer"
         assert not response.cookies
 
     @pytest.mark.parametrize(
