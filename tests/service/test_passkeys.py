@@ -143,6 +143,36 @@ def test_a_passkey_from_its_registration_to_its_removal(
     assert sign_in(page) == WRONG
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_passkey_completes_a_login(page: Page, transport: str) -> None:
+    VirtualAuthenticator(page, transport)
+    add_passkey(page)
+
+    user = page.evaluate(
+        f"""() => api.login('alice', '{PASSWORD}').catch((error) => {{
+          if (error.code !== "mfa_required") throw error;
+          return api.completeLogin(error.problem);
+        }})"""
+    )
+
+    assert user["username"] == "alice"
+    assert Session.objects.latest("created_at").methods == ["pwd", "pop", "user", "mfa"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_passkey_makes_a_session_fresh(page: Page, transport: str) -> None:
+    VirtualAuthenticator(page, transport)
+    added = add_passkey(page)
+
+    # The session began with the password alone.
+    code = page.evaluate("(id) => api.removePasskey(id).catch(({ code }) => code)", added["id"])
+    assert code == "reauthentication_required"
+    page.evaluate("api.reauthenticateWithPasskey()")
+    page.evaluate("(id) => api.removePasskey(id)", added["id"])
+
+    assert not Passkey.objects.exists()
+
+
 def test_a_browser_creates_one_passkey_of_a_user(page: Page) -> None:
     VirtualAuthenticator(page)
     add_passkey(page)
