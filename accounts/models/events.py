@@ -178,6 +178,8 @@ class Event(models.Model):
         EMAIL_CHANGE_ASKED = "email_change_asked", "change of address requested"
         EMAIL_CHANGED = "email_changed", "address changed"
         EMAIL_RESTORED = "email_restored", "address restored"
+        INVITED = "invited", "invitation"
+        EXPORTED = "exported", "data exported"
         MAIL_REQUESTED = "mail_requested", "email requested by staff"
         MAIL_FAILED = "mail_failed", "email not delivered"
         LIMIT_REACHED = "limit_reached", "limit reached"

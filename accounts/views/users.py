@@ -36,8 +36,9 @@ LIMITED = frozenset(
 
 @extend_schema_view(
     create=extend_schema(
-        description="Register.\n\nWith REGISTRATION=verified the token of an email takes the place "
-        "of the address."
+        description="Register.\n\nThe token of an email, such as an invitation, takes the place of "
+        "the address. With REGISTRATION=verified it is required.",
+        responses={201: UserSerializer},
     ),
     retrieve=extend_schema(description="Return a user.\n\nOthers see the public fields only."),
     destroy=extend_schema(

@@ -1,6 +1,6 @@
 // The types of latchkey.js. `manage.py clienttypes` writes those of the API into schema.d.ts.
 
-import type { Event, Problem, Registration, RegistrationRequest, Routes, Session, TokenPair, User } from "./schema.js";
+import type { Event, Problem, RegistrationRequest, Routes, Session, TokenPair, User } from "./schema.js";
 
 export interface Store {
   /** All tabs with a store of this name share its tokens. */
@@ -59,7 +59,7 @@ export class Latchkey {
   constructor(base: string, options?: Options);
   readonly base: string;
   readonly store: Store;
-  register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
+  register(user: RegistrationRequest, options?: CallOptions): Promise<User>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
   logout(options?: CallOptions): Promise<void>;
   logoutAll(options?: CallOptions): Promise<number>;

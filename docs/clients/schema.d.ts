@@ -20,7 +20,7 @@ export interface Event {
   new_device: boolean;
 }
 
-export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "mail_requested" | "mail_failed" | "limit_reached";
+export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "invited" | "exported" | "mail_requested" | "mail_failed" | "limit_reached";
 
 export interface ForgotPasswordRequest {
   /** Username or e-mail address, in any letter case. */
@@ -147,24 +147,16 @@ export interface RefreshRequest {
   refresh_token: string;
 }
 
-export interface Registration {
-  id: number;
-  username: string;
-  email: string;
-  email_verified: boolean;
-  names?: string;
-  date_joined: string;
-}
-
 export interface RegistrationEmailRequest {
   email: string;
 }
 
 export interface RegistrationRequest {
   username: string;
-  email: string;
+  email?: string;
   names?: string;
   password: string;
+  registration_token?: string;
 }
 
 export interface RevokedSessions {
@@ -236,7 +228,7 @@ export interface Routes {
   "GET /product/{id}": { response: Product };
   "PATCH /product/{id}": { body: PatchedProductRequest; response: Product };
   "DELETE /product/{id}": { response: null };
-  "POST /users": { body: RegistrationRequest; response: Registration };
+  "POST /users": { body: RegistrationRequest; response: User };
   "GET /users/{id}": { response: Profile };
   "PATCH /users/{id}": { body: PatchedUserRequest; response: User };
   "DELETE /users/{id}": { response: null };
