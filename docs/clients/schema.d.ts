@@ -236,6 +236,7 @@ export interface Routes {
   "POST /users/me/email": { body: EmailChangeRequest; response: Record<string, unknown> };
   "POST /users/me/email/verification": { response: Record<string, unknown> };
   "POST /users/me/email/verify": { body: EmailTokenRequest; response: User };
+  "GET /users/me/export": { response: Record<string, unknown> };
   "GET /users/me/security": { response: Security };
   "GET /health": { response: {
     status: "ok";
