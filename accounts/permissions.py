@@ -5,14 +5,24 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from accounts.models import User
+from accounts.models import Session, User
+from accounts.models.proofs import MFA
 
 
 class IsAuthenticatedOrNamesIdentity(IsAuthenticated):
-    """A request without a token names its user in the body, and proves it by a password there."""
+    """
+    A request without a token names its user in the body, and proves it by a password there.
+
+    The token of a user with a second factor must be fresh: the password alone proves too little.
+    """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        return super().has_permission(request, view) or names_identity(request)
+        if not super().has_permission(request, view):
+            return names_identity(request)
+        user: Any = request.user
+        if user.has_second_factor:
+            require_fresh(request)
+        return True
 
 
 def names_identity(request: Request) -> bool:
@@ -32,8 +42,14 @@ class IsSelfOrReadOnly(BasePermission):
 
 
 class ReauthenticationRequired(PermissionDenied):
+    """The token is not fresh; `methods` are what the user can prove the account with."""
+
     default_code = "reauthentication_required"
-    members = {"methods": ["password"]}
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        factors = user.factor_methods() if user.has_second_factor else []
+        self.members = {"methods": ["password", *factors]}
 
 
 class EmailNotVerified(PermissionDenied):
@@ -41,15 +57,26 @@ class EmailNotVerified(PermissionDenied):
 
 
 class IsFresh(IsAuthenticated):
-    """The user signed in within FRESH_MINUTES; the token says so, which costs no query."""
+    """
+    The user signed in within FRESH_MINUTES, with a second factor if there is one.
+
+    The access token says so, which costs no query. An API token is never fresh.
+    """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if not super().has_permission(request, view):
             return False
-        session: Any = request.auth
-        if not session.presented.is_fresh:
-            raise ReauthenticationRequired
+        require_fresh(request)
         return True
+
+
+def require_fresh(request: Request) -> None:
+    user: Any = request.user
+    claims = request.auth.presented if isinstance(request.auth, Session) else None
+    if claims is None or not claims.is_fresh:
+        raise ReauthenticationRequired(user)
+    if user.has_second_factor and MFA not in claims.methods:
+        raise ReauthenticationRequired(user)
 
 
 class IsVerified(IsAuthenticated):

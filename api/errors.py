@@ -35,7 +35,9 @@ DETAILS = {
     "token_not_valid": _("The token is not valid."),
     "permission_denied": _("You do not have permission to perform this action."),
     "password_change_required": _("The password must be changed with POST /auth/password."),
+    "mfa_required": _("Prove a second factor with POST /auth/mfa."),
     "reauthentication_required": _("Sign in again for this: POST /auth/reauthenticate."),
+    "origin_not_allowed": _("Pages of this origin may not refresh by cookie."),
     "email_not_verified": _("Verify the email address first: POST /users/me/email/verification."),
     "not_found": _("The requested resource does not exist."),
     "method_not_allowed": _(

@@ -15,8 +15,10 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.generic import FormView
 
-from accounts.models import Event, StaleLoginError
+from accounts.models import Event, SecondFactorRequiredError, StaleLoginError
+from accounts.models.proofs import MFA, PASSWORD, Proof
 
+SIGNED_IN = Proof(("pwd", MFA))  # The sign-in has proven the factor, if there is one.
 MUST_CHANGE = 'Your password must be changed before you sign in. <a href="{}">Change it now</a>.'
 
 
@@ -104,9 +106,15 @@ class PasswordForm(AdminPasswordChangeForm):
             Event.objects.record_rejection(user, "new password rejected")
 
     def save(self, commit: bool = True) -> Any:
-        """Set the new password; raise StaleLoginError if the account has changed since."""
+        """
+        Set the new password.
+
+        Raises StaleLoginError if the account has changed since, and SecondFactorRequiredError if it
+        has a second factor and nobody is signed in.
+        """
         current, new = self.cleaned_data["old_password"], self.cleaned_data["new_password1"]
-        self.user.change_password(new, session=None, current=current)
+        proof = PASSWORD if self.request.user.is_anonymous else SIGNED_IN
+        self.user.change_password(new, session=None, current=current, proof=proof)
         return self.user
 
 
@@ -121,6 +129,10 @@ class PasswordView(FormView):
     def form_valid(self, form: Any) -> HttpResponse:
         try:
             user = form.save()
+        except SecondFactorRequiredError:
+            text = _("This account has a second factor. Sign in with it, then change the password.")
+            form.add_error("old_password", text)
+            return self.form_invalid(form)
         except StaleLoginError:
             form.add_error("old_password", _("The account was changed meanwhile. Try again."))
             return self.form_invalid(form)

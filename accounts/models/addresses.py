@@ -25,6 +25,10 @@ class AddressReservedError(IntegrityError):
     """Another user had this address, and an undo link can restore it."""
 
 
+class EmailNotVerifiedError(Exception):
+    """An account whose address is not verified can add no factor, passkey or API token."""
+
+
 class AddressModel(ChangesModel):
     email = EmailAddressField(max_length=LONGEST_EMAIL)
     email_verified_at = models.DateTimeField(null=True, editable=False)
@@ -62,13 +66,15 @@ class AddressModel(ChangesModel):
             OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.VERIFY_EMAIL, cast("User", self))
 
     @transaction.atomic
-    def request_email_change(self, address: str) -> None:
+    def request_email_change(self, address: str, *, session: Session | None = None) -> None:
         """
         Send a notice to the present address and a `change` ticket to the new one.
 
-        If the new address has an account, its owner gets a notice, and nobody the ticket. Raises
-        TicketError where the user was deactivated or deleted meanwhile.
+        If the new address has an account, its owner gets a notice, and nobody the ticket. The
+        change can be undone, unless the session was signed in with a factor that outranks the
+        mailbox. Raises TicketError where the user was deactivated or deleted meanwhile.
         """
+        can_undo = not (session and session.outranks_mailbox)
         user, kinds, emails = cast("User", self), OutgoingEmail.Kind, OutgoingEmail.objects
         lock_active(user.pk)
         event = Event.objects.record(Event.Kind.EMAIL_CHANGE_ASKED, user)
@@ -80,9 +86,10 @@ class AddressModel(ChangesModel):
             emails.enqueue(kinds.ALREADY_REGISTERED, owner, address=recipient)
             is_sent = False
         else:
-            is_sent = emails.enqueue(kinds.CONFIRM_EMAIL, user, address=address) is not None
+            email = emails.enqueue(kinds.CONFIRM_EMAIL, user, address=address, can_undo=can_undo)
+            is_sent = email is not None
         if not is_sent:  # `pending_email` would tell whether the address has an account.
-            Ticket.objects.issue(Ticket.Purpose.CHANGE, user, address=address)
+            Ticket.objects.issue(Ticket.Purpose.CHANGE, user, address=address, can_undo=can_undo)
 
     @transaction.atomic
     def confirm_email(self, ticket: Ticket, *, session: Session) -> None:
@@ -122,7 +129,8 @@ class AddressModel(ChangesModel):
         """
         user, kind = cast("User", self), OutgoingEmail.Kind.EMAIL_CHANGED
         emails, since = OutgoingEmail.objects, (ticket or event).created_at.isoformat()
-        emails.enqueue(kind, user, address=former, event=event, with_undo=True, since=since)
+        can_undo = ticket.data.get("can_undo", True) if ticket else True
+        emails.enqueue(kind, user, address=former, event=event, with_undo=can_undo, since=since)
         if ticket:
             emails.enqueue(kind, user, event=event)
         else:

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from accounts.models.access import RejectedError, granting_access
 from accounts.models.changes import ChangesModel
+from accounts.models.proofs import PASSWORD, Proof
 from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
 from accounts.passwords import MAXIMUM_LENGTH
@@ -76,17 +77,31 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
 
         return check_password(raw_password, self.password, upgrade)
 
-    def lock_verified(self) -> Self:
+    def prove(self, proof: Proof) -> tuple[Self, Proof]:
+        """
+        Lock the row as `lock_verified` does, and use a proof; return both as they are now.
+
+        A proof with a second factor cancels a factor reset.
+        """
+        verified = self.lock_verified(**proof.columns())
+        user = cast("User", verified)
+        used = proof.use(user)
+        if used.has_second_factor:
+            user.cancel_factor_reset()
+        return verified, used
+
+    def lock_verified(self, **columns: Any) -> Self:
         """
         Lock the row of a user whose password was just verified, and return it as it is `now`.
 
-        Raises StaleLoginError if the password was changed, or the user deactivated or deleted.
+        `columns` are expressions that the same statement reads. Raises StaleLoginError if the
+        password was changed, or the user deactivated or deleted.
         """
         row = (
             type(self)
-            ._default_manager.select_for_update(no_key=True)
+            ._default_manager.select_for_update(no_key=True, of=("self",))
             .filter(pk=self.pk, is_active=True, password_changed_at=self.password_changed_at)
-            .annotate(now=Now())
+            .annotate(now=Now(), **columns)
             .first()
         )
         if row is None:
@@ -94,21 +109,27 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         return row
 
     def change_password(
-        self, password: str, *, session: Session | None, current: str | None = None
+        self,
+        password: str,
+        *,
+        session: Session | None,
+        current: str | None = None,
+        proof: Proof = PASSWORD,
     ) -> None:
         """
         Set a new password and end the user's sessions, but for the one that asked, if any.
 
         `current` is the old password, just verified. Raises StaleLoginError where it is not the
-        password any more, and PasswordUnchangedError where staff demand another.
+        password any more, SecondFactorRequiredError where the proof lacks a factor, and
+        PasswordUnchangedError where staff demand another.
         """
         with granting_access(cast("User", self)):
             self.set_password(password)
-            self.save_verified(session, current)
+            self.save_verified(session, current, proof)
 
     @transaction.atomic
-    def save_verified(self, session: Session | None, current: str | None) -> None:
-        self.lock_verified()
+    def save_verified(self, session: Session | None, current: str | None, proof: Proof) -> None:
+        self.prove(proof)
         if session and not self.sessions.active().filter(pk=session.pk).exists():
             raise StaleLoginError
         cast("User", self).save(update_fields=["password"], keep=session, current=current)
@@ -129,7 +150,8 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
         """
         Set a new password with a `reset`, `undo` or `force` ticket, and end every session.
 
-        A ticket from an email verifies the address that it was sent to; an `undo` restores it.
+        A ticket from an email verifies the address that it was sent to; an `undo` restores it, and
+        removes the factors that were added since.
         Raises TicketError where the ticket has ended meanwhile, PasswordUnchangedError where staff
         demand another password, and IntegrityError where another user has the former address.
         """
@@ -143,4 +165,6 @@ class CredentialsModel(ChangesModel, AbstractBaseUser):
             self.password, self.must_change_password = password_hash, False
             if not forced:
                 cast("User", self).take_address(ticket)
+            if ticket.purpose == Ticket.Purpose.UNDO:
+                cast("User", self).undo_factors(ticket)
             cast("User", self).save(ticket=ticket)

@@ -7,28 +7,23 @@ token has the times of its session, in whole seconds.
 
 import uuid
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.postgres.fields import ArrayField
-from django.db import connection, models, transaction
-from django.db.models import Exists
+from django.db import connection, models
 from django.db.models.functions import Least, Now
 from django.utils import timezone
 
 from accounts import tokens
-from accounts.models.access import PasswordChangeRequiredError, granting_access
 from accounts.models.batches import BATCH, chunks
 from accounts.models.events import Event, emit, event_context
-from accounts.models.outbox import OutgoingEmail
-from accounts.models.session_tokens import SessionError, TokenQuerySet
-
-if TYPE_CHECKING:
-    from accounts.models import User
+from accounts.models.proofs import Proof
+from accounts.models.sign_ins import SignInQuerySet
 
 
-class SessionQuerySet(TokenQuerySet):
+class SessionQuerySet(SignInQuerySet):
     def active(self) -> Self:
         return self.filter(ended_at=None, expires_at__gt=Now())
 
@@ -76,86 +71,6 @@ class SessionQuerySet(TokenQuerySet):
         surplus = self.active().order_by("-last_used_at", "-pk")[keep:]
         surplus.end_by_keys(Session.Reason.SESSION_LIMIT)
 
-    def start(self, user: "User", *, address: str, user_agent: str, device: str) -> "Session":
-        """
-        Start a session for a user whose password was just verified.
-
-        Raises StaleLoginError where the user was deactivated or changed the password meanwhile, and
-        PasswordChangeRequiredError where staff demand a new one: the row is locked, so such a
-        change comes before (and is seen) or after (and ends this).
-        """
-        with granting_access(user), transaction.atomic():
-            verified = user.lock_verified()
-            if verified.must_change_password:
-                raise PasswordChangeRequiredError
-            now = verified.now
-            is_known_device, has_signed_in = self.make_room(user, device)
-            session = self.create(
-                user=user,
-                ip_address=address,
-                user_agent=user_agent,
-                device=device,
-                created_at=now,
-                last_used_at=now,
-                authenticated_at=now,
-                expires_at=now + min(settings.REFRESH_TOKEN_LIFETIME, settings.SESSION_MAX_AGE),
-            )
-            event = Event.objects.record(
-                Event.Kind.SIGNED_IN, user, session=session, is_new_device=not is_known_device
-            )
-            if has_signed_in and not is_known_device:
-                OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.NEW_DEVICE, user, event=event)
-        session.now = now
-        return session
-
-    def reauthenticate(self, session: "Session", user: "User") -> "Session":
-        """
-        Return the session with a new sign-in time and refresh token, for a verified password.
-
-        `session` is as it was read before the verification. If its sign-in time changed meanwhile,
-        another request renewed it, and this one returns the same refresh token. Raises
-        StaleLoginError or SessionError where the account or the session changed meanwhile, and
-        PasswordChangeRequiredError as a login does.
-        """
-        with granting_access(user), transaction.atomic():
-            verified = user.lock_verified()
-            if verified.must_change_password:
-                raise PasswordChangeRequiredError
-            rows = self.active().filter(
-                pk=session.pk,
-                user=user,
-                # With a lowered SESSION_MAX_AGE an older session has expired.
-                created_at__gt=Now() - settings.SESSION_MAX_AGE,
-            )
-            renewed = rows.select_for_update(no_key=True).first()
-            if renewed is None:
-                raise SessionError
-            renewed.now = verified.now
-            if renewed.authenticated_at == session.authenticated_at:
-                renewed.renew(verified.now)
-            Event.objects.record(Event.Kind.REAUTHENTICATED, user, session=renewed)
-        return renewed
-
-    def make_room(self, user: "User", device: str) -> tuple[bool, bool]:
-        """
-        End what one session more would put above the limit.
-
-        Returns whether the device is known, and whether the user has signed in before. One
-        statement looks for all three.
-        """
-        sessions, limit = self.filter(user=user), settings.SESSION_LIMIT
-        surplus = sessions.active()[limit - 1 : limit] if limit else sessions.none()
-        sign_ins = Event.objects.filter(user_id=user.pk, kind=Event.Kind.SIGNED_IN)
-        is_known, is_full, has_signed_in = (
-            get_user_model()
-            .objects.filter(pk=user.pk)
-            .values_list(Exists(sessions.filter(device=device)), Exists(surplus), Exists(sign_ins))
-            .get()
-        )
-        if is_full:
-            sessions.end_least_recently_used(keep=limit - 1)
-        return bool(is_known), bool(has_signed_in)
-
 
 # An array, because a join with a subquery is planned by statistics that may not know the rows. The
 # rows are locked, so one that ended meanwhile does not count: a batch that is not full is the last.
@@ -197,6 +112,7 @@ class Session(models.Model):
         TOKEN_REUSE = "token_reuse", "refresh token used twice"
         PASSWORD_RESET = "password_reset", "password reset"
         EMAIL = "email_changed", "address changed"
+        FACTOR = "factor_changed", "second factor changed"
         SESSION_LIMIT = "session_limit", "session limit reached"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -216,6 +132,8 @@ class Session(models.Model):
     methods = ArrayField(
         models.CharField(max_length=16), default=by_password, db_default=["pwd"], editable=False
     )
+    # When the second factor was added that the user signed in with; null without one.
+    factor_added_at = models.DateTimeField(null=True, editable=False)
     ended_at = models.DateTimeField(null=True, editable=False)
     end_reason = models.CharField(max_length=16, choices=Reason, blank=True, editable=False)
 
@@ -257,13 +175,28 @@ class Session(models.Model):
         return f"{self.device} of {self.user}"
 
     @property
+    def session_id(self) -> uuid.UUID:
+        """The id, under its name in the log line of a request."""
+        return self.pk
+
+    @property
     def state(self) -> str:
         """Active, expired, or why the session ended."""
         if self.ended_at:
             return self.get_end_reason_display()
         return "active" if self.expires_at > timezone.now() else "expired"
 
-    def renew(self, now: datetime) -> None:
+    @property
+    def outranks_mailbox(self) -> bool:
+        """
+        Tell whether the sign-in used a factor older than UNDO_DAYS.
+
+        A younger one may be a thief's, whose acts the owner of the mailbox can undo.
+        """
+        added_at = self.factor_added_at
+        return added_at is not None and added_at < timezone.now() - settings.UNDO_LIFETIME
+
+    def renew(self, now: datetime, proof: Proof) -> None:
         """
         Record a new sign-in and replace the refresh token.
 
@@ -271,11 +204,11 @@ class Session(models.Model):
         """
         self.previous_token_id, self.token_id = None, uuid.uuid4()
         self.authenticated_at = self.last_used_at = now
-        self.methods = by_password()
+        self.methods, self.factor_added_at = list(proof.methods), proof.factor_added_at
         end = self.created_at + settings.SESSION_MAX_AGE
         self.expires_at = min(now + settings.REFRESH_TOKEN_LIFETIME, end)
         names = ["previous_token_id", "token_id", "authenticated_at", "last_used_at"]
-        self.save(update_fields=[*names, "methods", "expires_at"])
+        self.save(update_fields=[*names, "methods", "factor_added_at", "expires_at"])
 
 
 # The kinds of events of these reasons; of all others, SESSION_ENDED.

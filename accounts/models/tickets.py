@@ -185,6 +185,8 @@ class Ticket(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField(editable=False)
     used_at = models.DateTimeField(null=True, editable=False)
+    # Of an `mfa` ticket: the codes and credentials that were tried with it.
+    tries = models.PositiveSmallIntegerField(default=0, db_default=0, editable=False)
     data = models.JSONField(default=dict, editable=False)
 
     objects = TicketQuerySet.as_manager()
@@ -235,13 +237,17 @@ class Ticket(models.Model):
                 lock_active(self.user_id)
             elif self.address:
                 lock_address(self.address)
-            with connection.cursor() as cursor:
-                cursor.execute(USE, [self.pk])
-                row = cursor.fetchone()
-            if row is None:
-                raise TicketError
-            self.used_at = row[0]
+            self.use_locked()
             self.superseded().end()
+
+    def use_locked(self) -> None:
+        """Use the ticket, while what it is about is locked; raises TicketError."""
+        with connection.cursor() as cursor:
+            cursor.execute(USE, [self.pk])
+            row = cursor.fetchone()
+        if row is None:
+            raise TicketError
+        self.used_at = row[0]
 
     def superseded(self) -> TicketQuerySet:
         """Select the tickets that the use of this one ends."""

@@ -15,11 +15,18 @@ from rest_framework.exceptions import AuthenticationFailed
 from accounts import tokens
 from accounts.identities import LONGEST_EMAIL
 from accounts.models import Event, Session, Ticket, User
+from accounts.models.proofs import PASSWORD
+from accounts.rejections import require_factor
 from accounts.serializers.fields import (
+    CodeField,
+    CookieField,
     EmailField,
+    MFATokenField,
     NewPasswordField,
     PasswordField,
+    RefreshTokenField,
     TicketField,
+    missing_code,
     validate_new_password,
 )
 from accounts.serializers.users import UserSerializer
@@ -40,6 +47,7 @@ class LoginSerializer(serializers.Serializer[User]):
         max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
     )
     password = PasswordField()
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         request = django_request(self.context["request"])
@@ -75,6 +83,7 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
         if user is None:
             raise AuthenticationFailed(code="invalid_credentials")
         if not caller:  # Not before: a stranger would learn what a user's attributes are.
+            require_factor(user, PASSWORD)
             self.validate_for(user, attrs["new_password"])
         return {**attrs, "user": user}
 
@@ -88,29 +97,51 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
 
 
 class ReauthenticationSerializer(serializers.Serializer[User]):
+    """The password, and a code if the user has a second factor."""
+
     password = PasswordField()
+    code = CodeField(required=False)
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        request = self.context["request"]
+        request, code = self.context["request"], attrs.get("code")
+        if request.user.has_second_factor and code is None:
+            raise serializers.ValidationError({"code": [missing_code()]})
         user = authenticate(
             django_request(request), username=request.user.username, password=attrs["password"]
         )
         if user is None:
             wrong = serializers.ErrorDetail(_("The password is wrong."), code="invalid")
             raise serializers.ValidationError({"password": [wrong]})
-        return {"user": user}
+        needs_code = user.has_second_factor and code is not None
+        return {"user": user, "code": code if needs_code else None}
+
+
+class SecondFactorSerializer(serializers.Serializer[Session]):
+    """The token of a sign-in that waits for its factor, and what proves the factor."""
+
+    mfa_token = MFATokenField()
+    code = CodeField(required=False)
+    cookie = CookieField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs.get("code") is None:
+            text = _("Send a code.")
+            raise serializers.ValidationError(serializers.ErrorDetail(text, code="invalid"))
+        return attrs
 
 
 class RefreshSerializer(serializers.Serializer[Session]):
     # A string that is somewhat too long for a token is an invalid token, so a 401.
-    refresh_token = StringField(max_length=4 * LONGEST_TOKEN, trim_whitespace=False)
+    refresh_token = RefreshTokenField(max_length=4 * LONGEST_TOKEN)
+    cookie = CookieField()
 
 
 class TokenPairSerializer(serializers.Serializer[Session]):
     """A session's pair: a new access token, and the current refresh token."""
 
     access_token = serializers.CharField()
-    refresh_token = serializers.CharField()
+    refresh_token = serializers.CharField(required=False, help_text="Absent if it is in a cookie.")
     token_type = serializers.ChoiceField(["Bearer"])
     expires_in = serializers.IntegerField(help_text="Seconds left of the access token.")
     refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")

@@ -2,16 +2,17 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.fields import get_error_detail
+from rest_framework.fields import SkipField, empty, get_error_detail
 
 from accounts.identities import canonical_email
 from accounts.models import Ticket, TicketError, User
-from accounts.models.tickets import TOKEN_LENGTH
+from accounts.models.tickets import TOKEN_LENGTH, read_token
 from accounts.passwords import MAXIMUM_LENGTH
 from api.fields import StringField
 
@@ -78,6 +79,84 @@ class TicketField(serializers.Field[Ticket, Any, Any, Any]):
             return Ticket.objects.find(data, *self.purposes, user=user)
         except TicketError as error:
             raise serializers.ValidationError([ticket_not_valid()]) from error
+
+
+@extend_schema_field({"type": "string", "minLength": TOKEN_LENGTH, "maxLength": TOKEN_LENGTH})
+class MFATokenField(serializers.Field[str, Any, Any, Any]):
+    """The token of a sign-in that waits for its factor; only its signature is checked here."""
+
+    def __init__(self) -> None:
+        super().__init__(write_only=True)
+
+    def fail(self, key: str, **kwargs: Any) -> None:  # type: ignore[override]  # always raises
+        raise serializers.ValidationError([ticket_not_valid()])
+
+    def to_internal_value(self, data: Any) -> str:
+        try:
+            read_token(data, [Ticket.Purpose.MFA])
+        except TicketError as error:
+            raise serializers.ValidationError([ticket_not_valid()]) from error
+        return str(data)
+
+
+def wrong_code() -> serializers.ErrorDetail:
+    return serializers.ErrorDetail(_("The code is wrong, or was used before."), code="invalid")
+
+
+def missing_code() -> serializers.ErrorDetail:
+    text = serializers.Field.default_error_messages["required"]
+    return serializers.ErrorDetail(str(text), code="required")
+
+
+@extend_schema_field({"type": "string", "examples": ["123456", "0123-4567-89AB-CDEF-GHJK-MNPQ"]})
+class CodeField(serializers.Field[str, Any, Any, Any]):
+    """A code of an authenticator app, or a recovery code; a malformed one is a wrong one."""
+
+    default_error_messages = {"invalid": _("Not a valid string.")}
+
+    def __init__(self, *, required: bool = True) -> None:
+        super().__init__(write_only=True, required=required, allow_null=not required)
+
+    def fail(self, key: str, **kwargs: Any) -> None:  # type: ignore[override]  # always raises
+        super().fail("required" if key == "null" else key, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(data)
+
+
+class RefreshTokenField(StringField):
+    """A refresh token, which the cookie may have instead (REFRESH_COOKIE)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs |= {"required": False, "trim_whitespace": False}
+        super().__init__(**kwargs)
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        if data is empty and not settings.REFRESH_COOKIE:
+            self.fail("required")
+        return super().validate_empty_values(data)
+
+
+# Without a type, because the field is ignored unless REFRESH_COOKIE, whatever it is.
+@extend_schema_field({"default": False, "examples": [True]})
+class CookieField(serializers.BooleanField):
+    """Whether the client asks for the refresh token in a cookie."""
+
+    def __init__(self) -> None:
+        text = "true: return the refresh token in a cookie. Only with REFRESH_COOKIE."
+        super().__init__(required=False, help_text=text)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        if not settings.REFRESH_COOKIE:
+            raise SkipField
+        return super().run_validation(data)
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
 
 
 def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:

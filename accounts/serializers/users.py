@@ -185,11 +185,10 @@ class SecuritySerializer(serializers.Serializer[User]):
     email_verified = serializers.BooleanField()
     pending_email = serializers.EmailField(allow_null=True)
     password_changed_at = serializers.DateTimeField()
-    # Until the service has second factors and API tokens.
-    totp = serializers.BooleanField(default=False, read_only=True)
-    passkeys = serializers.IntegerField(default=0, read_only=True)
-    recovery_codes_left = serializers.IntegerField(default=0, read_only=True)
-    tokens = serializers.IntegerField(default=0, read_only=True)
+    totp = serializers.BooleanField()
+    passkeys = serializers.IntegerField(source="passkey_count")
+    recovery_codes_left = serializers.IntegerField()
+    tokens = serializers.IntegerField(source="api_tokens.active.count", read_only=True)
 
 
 class EmailChangeSerializer(serializers.Serializer[User]):

@@ -1,7 +1,6 @@
 """The address of an account: verified, and changed in three steps."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,32 +15,22 @@ from tests.rig.lifecycle import (
     delivered,
     errors,
     inbox,
+    make_stale,
     post,
     request_change,
     reset,
     reset_by_email,
+    stored,
     token_sent_to,
     verify,
 )
 
+pytestmark = pytest.mark.usefixtures("lifted_limits")
 FORMER, ADDRESS = "alice@example.com", "new@example.com"
-
-
-@pytest.fixture(autouse=True)
-def lifted_limits(settings: Settings) -> None:
-    settings.AUTH_RATE_LIMIT = settings.EMAIL_LIMIT = (1_000_000, 60)
 
 
 def ask(device: Any, email: Any) -> Any:
     return device.post(f"{API}/users/me/email", {"email": email})
-
-
-def stored(user: User) -> User:
-    return User.objects.get(pk=user.pk)
-
-
-def make_stale(user: User) -> None:
-    user.sessions.update(authenticated_at=Now() - timedelta(minutes=11))
 
 
 class TestVerification:

@@ -352,7 +352,7 @@ class TestOwnEvents:
         assert newest == {
             "id": newest["id"],
             "event": "signed_in",
-            "detail": "",
+            "detail": "pwd",
             "created_at": newest["created_at"],
             "session": str(user.sessions.get().pk),
             "device": "Firefox on Linux",

@@ -16,12 +16,17 @@ from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from accounts.models import Event, OutgoingEmail, Session, Ticket, User
+from accounts.models import Event, OutgoingEmail, Session, Ticket, TOTPDevice, User
 from accounts.serializers.sessions import EventSerializer
 from api import exports
 from conftest import API, PASSWORD, SignIn
 from tests.articles.models import Article
 from tests.articles.serializers import ArticleSerializer
+from tests.rig.api_tokens import issue_token, using
+from tests.rig.factors import code_of, enrol, sign_in_with
+from tests.rig.passkeys import add_passkey, device_of
+
+pytestmark = pytest.mark.usefixtures("lifted_limits")
 
 EXPORT = f"{API}/users/me/export"
 ROWS = 2 * exports.BATCH + 1
@@ -45,11 +50,6 @@ def add_events(user: User, number: int) -> None:
         cursor.execute(ADD_EVENTS, [user.pk, number])
 
 
-@pytest.fixture(autouse=True)
-def lifted_limits(settings: Settings) -> None:
-    settings.AUTH_RATE_LIMIT = (1_000_000, 60)
-
-
 @pytest.fixture
 def place_count() -> Iterator[Callable[[], int]]:
     """Count the free places, which are as many after each test."""
@@ -70,7 +70,9 @@ class TestContent:
 
         export = read(device)
 
-        assert list(export)[:4] == ["account", "sessions", "events", "emails"]
+        assert list(export)[:6] == [
+            "account", "sessions", "events", "emails", "factors", "tokens",
+        ]  # fmt: skip
         me = device.get(f"{API}/users/me").json()
         assert export["account"] | me == export["account"]
         assert export["account"]["pending_email"] == "a@b.example"
@@ -120,6 +122,40 @@ class TestContent:
         tokens = (device.tokens["access_token"], device.tokens["refresh_token"], ticket.token)
         for secret in (PASSWORD, user.password, *tokens, str(session.token_id), str(ticket.pk)):
             assert secret not in text
+
+    def test_it_names_factors_and_api_tokens_without_their_secrets(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        token = issue_token(user, name="Nightly report")
+        device = sign_in(user)
+        passkey = add_passkey(device)
+        codes = user.replace_recovery_codes(session=None)
+
+        assert device.get(EXPORT).status_code == 403
+        text = device_of(passkey).get(EXPORT).getvalue().decode()
+
+        export = json.loads(text)
+        [listed] = export["tokens"]
+        assert (listed["name"], listed["id"]) == ("Nightly report", token.pk)
+        kinds = [factor["method"] for factor in export["factors"]]
+        assert kinds == ["recovery_code"] * 10 + ["passkey"]
+        assert export["factors"][-1]["name"] == "Laptop"
+        for secret in (token.text, token.digest, *codes):
+            assert str(secret) not in text
+
+    def test_it_names_an_authenticator_app_that_was_confirmed(
+        self, user: User, sign_in: SignIn
+    ) -> None:
+        secret, _ = enrol(user)
+        response = sign_in_with(code_of(secret)).get(EXPORT)
+
+        text = response.getvalue().decode()
+
+        [app, *_] = json.loads(text)["factors"]
+        assert app["method"] == "totp"
+        assert app["created_at"]
+        assert secret not in text
+        assert TOTPDevice.objects.get().secret not in text
 
     def test_its_text_is_readable(self, make_user: Callable[..., User], sign_in: SignIn) -> None:
         device = sign_in(make_user("zoe", names='Zoë "Z" \N{SNOWMAN}'))
@@ -176,6 +212,12 @@ class TestAccess:
 
         assert (stale.status_code, stale.json()["code"]) == (403, "reauthentication_required")
         assert (anonymous.status_code, anonymous.json()["code"]) == (401, "not_authenticated")
+        assert not Event.objects.filter(kind="exported").exists()
+
+    def test_an_api_token_gets_none(self, user: User) -> None:
+        response = using(issue_token(user)).get(EXPORT)
+
+        assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
         assert not Event.objects.filter(kind="exported").exists()
 
     def test_it_is_an_event_of_the_session(self, user: User, sign_in: SignIn) -> None:
@@ -293,8 +335,9 @@ class TestCost:
         with connection.execute_wrapper(check):
             response.getvalue()
 
-        assert sum("accounts_event" in sql for sql in statements) == ROWS // exports.BATCH + 1
-        assert all(" LIMIT " in sql for sql in statements)
+        of_events = [sql for sql in statements if "accounts_event" in sql]
+        assert len(of_events) == ROWS // exports.BATCH + 1
+        assert all(" LIMIT " in sql for sql in of_events)
 
     def test_the_first_chunk_needs_no_more_than_a_part_of_the_rows(
         self, user: User, sign_in: SignIn

@@ -1,134 +1,123 @@
-"""Signing in and out, staying signed in, and the password."""
+"""Signing in and out, and staying signed in."""
 
-from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
-from django.db import IntegrityError
-from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import status, viewsets
 from rest_framework.decorators import action
-from rest_framework.exceptions import (
-    AuthenticationFailed,
-    ErrorDetail,
-    NotFound,
-    PermissionDenied,
-    ValidationError,
-)
-from rest_framework.permissions import AllowAny
+from rest_framework.exceptions import AuthenticationFailed, NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts import tokens
 from accounts.authentication import TokenNotValid
-from accounts.backends import clear_login_failures
-from accounts.devices import device_name
+from accounts.failures import LoginFailures, counting_codes
 from accounts.models import (
     OutgoingEmail,
     PasswordChangeRequiredError,
-    PasswordUnchangedError,
+    Proof,
+    SecondFactorRequiredError,
     Session,
     SessionError,
     StaleLoginError,
     Ticket,
     TicketError,
     User,
+    WrongCodeError,
+    mfa_tickets,
 )
-from accounts.permissions import IsAuthenticatedOrNamesIdentity
+from accounts.models.factors import Code
+from accounts.models.proofs import PASSWORD
+from accounts.permissions import ReauthenticationRequired
+from accounts.rejections import PasswordChangeRequired
 from accounts.serializers.auth import (
-    ForgotPasswordSerializer,
     LoginResponseSerializer,
     LoginSerializer,
-    PasswordChangeSerializer,
-    PasswordResetSerializer,
     ReauthenticationSerializer,
     RefreshSerializer,
     RegistrationEmailSerializer,
+    SecondFactorSerializer,
     TokenPairSerializer,
 )
-from accounts.serializers.fields import ticket_not_valid
+from accounts.serializers.fields import ticket_not_valid, wrong_code
 from accounts.serializers.sessions import RevokedSessionsSerializer
-from accounts.serializers.users import taken_by
+from accounts.views.cookies import (
+    COOKIE,
+    SET_COOKIE,
+    RefreshTokenMixin,
+    delete_cookie,
+    token_response,
+)
 from accounts.views.lists import own_sessions
-from accounts.views.responses import accepted, require_email
+from accounts.views.passwords import PasswordActions
+from accounts.views.responses import WITHOUT_TOKEN, accepted, require_email
+from accounts.views.sign_in import start_session
 
 
-class PasswordChangeRequired(PermissionDenied):
-    """The password was right and must be replaced; `reset_token` permits that once."""
-
-    default_code = "password_change_required"
-
-    def __init__(self, user: User) -> None:
-        super().__init__()
-        try:
-            ticket = Ticket.objects.issue(Ticket.Purpose.FORCE, user)
-        except TicketError as error:
-            raise AuthenticationFailed(code="invalid_credentials") from error
-        self.members = {"reset_token": ticket.token}
-
-
-def password_unchanged() -> ErrorDetail:
-    text = _("The new password must be a different one.")
-    return ErrorDetail(text, code="password_unchanged")
-
-
-# These routes ignore the Authorization header.
-WITHOUT_TOKEN: Any = {"authentication_classes": [], "permission_classes": [AllowAny]}
-
-
-class AuthViewSet(viewsets.GenericViewSet[Session]):
+class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Session]):
     """Sign in and out, keep signed in, change the password."""
 
     throttle_scope = "auth"
 
-    def throttle_ident(self, request: Request) -> str:
-        """Count refreshes by session, so that an office behind one address stays signed in."""
-        if self.action != "refresh":
-            return ""
-        try:
-            return str(self.presented.session_id)
-        except tokens.TokenError:
-            return ""
-
-    @cached_property
-    def presented(self) -> tokens.Claims:
-        """What the refresh token of this request says; raises TokenError."""
-        data: Any = self.request.data
-        text = data.get("refresh_token")
-        if not isinstance(text, str):
-            raise tokens.TokenError
-        return tokens.read(tokens.RefreshToken, text)
-
     @extend_schema(
         operation_id="auth_login",
         request=LoginSerializer,
+        parameters=[SET_COOKIE],
         responses={200: LoginResponseSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def login(self, request: Request) -> Response:
-        """Sign in with a username or e-mail address; return the token pair of a new session."""
+        """
+        Sign in with a username or e-mail address; return the token pair of a new session.
+
+        For a user with a second factor it is a 403 `mfa_required` with an `mfa_token`, with which
+        `/auth/mfa` continues.
+        """
         serializer = LoginSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
-        user_agent = request.headers.get("User-Agent", "")[:512]
-        user = serializer.validated_data["user"]
-        try:
-            session = Session.objects.start(
-                user,
-                address=request.META["REMOTE_ADDR"],
-                user_agent=user_agent,
-                device=device_name(user_agent),
-            )
-        except StaleLoginError as error:
-            raise AuthenticationFailed(code="invalid_credentials") from error
-        except PasswordChangeRequiredError as error:
-            raise PasswordChangeRequired(user) from error
-        request.auth = session  # The request is the session's from here on, for its log line too.
-        return Response(LoginResponseSerializer(session).data)
+        session = start_session(request, serializer.validated_data["user"], PASSWORD)
+        return token_response(request, session, LoginResponseSerializer)
 
     @extend_schema(
-        operation_id="auth_refresh", request=RefreshSerializer, responses=TokenPairSerializer
+        operation_id="auth_mfa",
+        request=SecondFactorSerializer,
+        parameters=[SET_COOKIE],
+        responses=LoginResponseSerializer,
+    )
+    @action(["POST"], False, **WITHOUT_TOKEN)
+    def mfa(self, request: Request) -> Response:
+        """
+        Complete a login with a second factor; return the token pair of a new session.
+
+        `code` is one of an authenticator app, or a recovery code. An `mfa_token` ends with its use,
+        after five minutes, and after five wrong tries.
+        """
+        serializer = SecondFactorSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        given = serializer.validated_data
+        try:
+            ticket = mfa_tickets.try_once(given["mfa_token"])
+            session = self.complete(request, ticket, Code(code=given["code"], ticket=ticket))
+        except TicketError as error:
+            raise ValidationError({"mfa_token": [ticket_not_valid()]}) from error
+        except WrongCodeError as error:
+            raise AuthenticationFailed(code="invalid_credentials") from error
+        return token_response(request, session, LoginResponseSerializer)
+
+    def complete(self, request: Request, ticket: Ticket, proof: Proof) -> Session:
+        user, address = cast("User", ticket.user), request.META["REMOTE_ADDR"]
+        user.failures = LoginFailures(user, "", address, source=ticket.data["source"])
+        user.failures.count()
+        with counting_codes(user):
+            return start_session(request, user, proof)
+
+    @extend_schema(
+        operation_id="auth_refresh",
+        request=RefreshSerializer,
+        parameters=[COOKIE, SET_COOKIE],
+        responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def refresh(self, request: Request) -> Response:
@@ -146,11 +135,12 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         request.auth = session
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session, is_by_cookie=self.is_by_cookie)
 
     @extend_schema(
         operation_id="auth_reauthenticate",
         request=ReauthenticationSerializer,
+        parameters=[SET_COOKIE],
         responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False)
@@ -165,21 +155,31 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
         )
         serializer.is_valid(raise_exception=True)
         current: Any = request.auth
-        user = serializer.validated_data["user"]
+        user, code = (serializer.validated_data[name] for name in ("user", "code"))
         try:
-            session = Session.objects.reauthenticate(current, user)
+            if code is None:
+                session = Session.objects.reauthenticate(current, user)
+            else:
+                with counting_codes(user):
+                    session = Session.objects.reauthenticate(current, user, proof=Code(code=code))
         except (StaleLoginError, SessionError) as error:
             raise TokenNotValid from error
+        except WrongCodeError as error:
+            raise ValidationError({"code": [wrong_code()]}) from error
+        except SecondFactorRequiredError as error:  # Added since the token was read.
+            raise ReauthenticationRequired(user) from error
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session)
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
     @action(["POST"], False)
     def logout(self, request: Request) -> Response:
         """End this session."""
         own_sessions(request).filter(pk=request.auth.pk).end(Session.Reason.LOGOUT)
-        return Response(status=status.HTTP_204_NO_CONTENT)
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_logout_all", request=None, responses=RevokedSessionsSerializer
@@ -188,89 +188,9 @@ class AuthViewSet(viewsets.GenericViewSet[Session]):
     def logout_all(self, request: Request) -> Response:
         """End all sessions of the caller, in the console too."""
         user: Any = request.user
-        return Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
-
-    @extend_schema(
-        operation_id="auth_password",
-        request=PasswordChangeSerializer,
-        responses={204: None},
-        auth=[{"bearer": []}, {}],  # type: ignore[list-item]  # its annotation lacks the form
-    )
-    @action(["POST"], False, permission_classes=[IsAuthenticatedOrNamesIdentity])
-    def password(self, request: Request) -> Response:
-        """
-        Change the password and end the user's other sessions.
-
-        Without a token but with an `identity` it is that user's, and every session ends. It is
-        what follows a login that was rejected with `password_change_required`.
-        """
-        serializer = PasswordChangeSerializer(
-            data=request.data, context=self.get_serializer_context()
-        )
-        serializer.is_valid(raise_exception=True)
-        given = serializer.validated_data
-        try:
-            given["user"].change_password(
-                given["new_password"], current=given["current_password"], session=request.auth
-            )
-        except PasswordUnchangedError as error:
-            raise ValidationError({"new_password": [password_unchanged()]}) from error
-        except StaleLoginError as error:
-            if request.auth is None:
-                raise AuthenticationFailed(code="invalid_credentials") from error
-            raise TokenNotValid from error
-        return Response(status=status.HTTP_204_NO_CONTENT)
-
-    @extend_schema(
-        operation_id="auth_password_forgot",
-        request=ForgotPasswordSerializer,
-        responses={202: OpenApiTypes.OBJECT, 404: None},
-        auth=[],
-    )
-    @action(["POST"], False, **WITHOUT_TOKEN, url_path="password/forgot")
-    def forgot_password(self, request: Request) -> Response:
-        """
-        Send an email with a link to reset the password.
-
-        The response is the same for every identity, with or without an account.
-        """
-        require_email()
-        serializer = ForgotPasswordSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        OutgoingEmail.objects.enqueue_entered(
-            OutgoingEmail.Kind.RESET_PASSWORD,
-            serializer.validated_data["identity"],
-            client_address=request.META["REMOTE_ADDR"],
-        )
-        return accepted()
-
-    @extend_schema(
-        operation_id="auth_password_reset",
-        request=PasswordResetSerializer,
-        responses={204: None},
-        auth=[],
-    )
-    @action(["POST"], False, **WITHOUT_TOKEN, url_path="password/reset")
-    def reset_password(self, request: Request) -> Response:
-        """
-        Set a new password with the token of an email, and end all sessions.
-
-        A login that was rejected with `password_change_required` has a token too, `reset_token`.
-        Nobody is signed in.
-        """
-        serializer = PasswordResetSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        ticket, password = (serializer.validated_data[name] for name in ("token", "new_password"))
-        try:
-            ticket.user.reset_password(ticket, password)
-        except TicketError as error:
-            raise ValidationError({"token": [ticket_not_valid()]}) from error
-        except PasswordUnchangedError as error:
-            raise ValidationError({"new_password": [password_unchanged()]}) from error
-        except IntegrityError as error:  # Another user was given the former address by an import.
-            raise ValidationError({"token": [taken_by(error)[1]]}) from error
-        clear_login_failures(ticket.user)
-        return Response(status=status.HTTP_204_NO_CONTENT)
+        response = Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_registration",

@@ -61,6 +61,10 @@ class UserViewSet(
     http_method_names = ["get", "head", "post", "patch", "delete"]
 
     @property
+    def allows_api_tokens(self) -> bool:
+        return self.action in {"create", "retrieve", "me"}
+
+    @property
     def throttle_scope(self) -> str | None:
         # Each tells something that can be guessed, or sends an email.
         return "auth" if self.action in LIMITED else None
@@ -121,8 +125,9 @@ class UserViewSet(
         """
         Return all that is stored about the caller, as a file.
 
-        It has a member for the account, and lists of sessions, events, emails and what each app
-        adds. The token must be fresh. If the document does not end, the service failed meanwhile.
+        It has a member for the account, and lists of sessions, events, emails, second factors, API
+        tokens and what each app adds. The token must be fresh. If the document does not end, the
+        service failed meanwhile.
         """
         user: Any = request.user
         session: Any = request.auth
@@ -163,8 +168,9 @@ class UserViewSet(
         serializer = EmailChangeSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         user: Any = request.user
+        session: Any = request.auth
         try:
-            user.request_email_change(serializer.validated_data["email"])
+            user.request_email_change(serializer.validated_data["email"], session=session)
         except TicketError as error:  # Deactivated or deleted since the token was read.
             raise TokenNotValid from error
         return accepted()

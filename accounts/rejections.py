@@ -1,0 +1,46 @@
+"""Why a right password signs nobody in, as responses, and what continues the sign-in."""
+
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
+
+from accounts.models import Proof, SecondFactorRequiredError, Ticket, TicketError, User, mfa_tickets
+from accounts.models.tickets import lifetime
+
+
+class PasswordChangeRequired(PermissionDenied):
+    """The password was right and must be replaced; `reset_token` permits that once."""
+
+    default_code = "password_change_required"
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        try:
+            ticket = Ticket.objects.issue(Ticket.Purpose.FORCE, user)
+        except TicketError as error:
+            raise AuthenticationFailed(code="invalid_credentials") from error
+        self.members = {"reset_token": ticket.token}
+
+
+class SecondFactorRequired(PermissionDenied):
+    """The password was right and a factor is missing; `mfa_token` continues the sign-in."""
+
+    default_code = "mfa_required"
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        try:
+            ticket = mfa_tickets.issue(user, user.failures.source)
+        except TicketError as error:
+            raise AuthenticationFailed(code="invalid_credentials") from error
+        self.members = {
+            "mfa_token": ticket.token,
+            "expires_in": int(lifetime(ticket.purpose).total_seconds()),
+            "methods": user.factor_methods(),
+        }
+
+
+def require_factor(user: User, proof: Proof) -> None:
+    """Raise SecondFactorRequired where the user has a factor that the proof lacks."""
+    try:
+        user.check_proof(proof)
+    except SecondFactorRequiredError as error:
+        raise SecondFactorRequired(user) from error
