@@ -20,11 +20,18 @@ def identify(request: HttpRequest, data: object) -> User | None:
     except webauthn.CredentialError:
         return None
     user = User.objects.filter(passkey_handle=handle).first() if handle else None
-    failures = LoginFailures(user, f"passkey:{handle}", request.META["REMOTE_ADDR"])
-    failures.count()
+    failures = count_attempt(request, user, f"passkey:{handle}")
     if user is None or not user.is_active:
         reason = "inactive" if user else UNKNOWN_IDENTITY
         Event.objects.record_rejection(user, reason, account=failures.account)
         return None
-    user.failures = failures
     return user
+
+
+def count_attempt(request: HttpRequest, user: User | None, identity: str = "") -> LoginFailures:
+    """Count an attempt by passkey like one by password; raises FailuresExceededError."""
+    failures = LoginFailures(user, identity, request.META["REMOTE_ADDR"])
+    failures.count()
+    if user:
+        user.failures = failures
+    return failures

@@ -185,8 +185,10 @@ class FactorsModel(ChangesModel):
 
     def factors(self) -> dict[str, models.QuerySet[Any]]:
         """Return the rows of each kind, with `added_at`. Recovery codes are none by themselves."""
-        apps = self.totp_devices.confirmed().annotate(added_at=F("confirmed_at"))
-        return {"totp": apps, "passkey": self.passkeys.annotate(added_at=F("created_at"))}
+        return {
+            "totp": self.totp_devices.confirmed().annotate(added_at=F("confirmed_at")),
+            "passkey": self.passkeys.annotate(added_at=F("created_at")),
+        }
 
     def set_factors(self, user: "User", *, has_any: bool) -> None:
         """

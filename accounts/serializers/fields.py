@@ -103,7 +103,7 @@ def wrong_code() -> serializers.ErrorDetail:
     return serializers.ErrorDetail(_("The code is wrong, or was used before."), code="invalid")
 
 
-def missing_code() -> serializers.ErrorDetail:
+def missing_proof() -> serializers.ErrorDetail:
     text = serializers.Field.default_error_messages["required"]
     return serializers.ErrorDetail(str(text), code="required")
 

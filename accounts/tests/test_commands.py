@@ -48,13 +48,15 @@ class TestPruneSessions:
             "3 session(s) would be deleted.\n1 API token(s) would be deleted.\n"
             "1 event(s) would be deleted.\n"
             "0 email(s) would be deleted.\n0 ticket(s) would be deleted.\n"
+            "0 unconfirmed authenticator app(s) would be deleted.\n"
             "1 console session(s) would be deleted.\n"
         )
         assert user.sessions.count() == 4
         assert run("prunesessions", "--batch", "2") == (
             "3 session(s) deleted.\n1 API token(s) deleted.\n"
             "1 event(s) deleted.\n0 email(s) deleted.\n"
-            "0 ticket(s) deleted.\n1 console session(s) deleted.\n"
+            "0 ticket(s) deleted.\n0 unconfirmed authenticator app(s) deleted.\n"
+            "1 console session(s) deleted.\n"
         )
         assert set(stranger.api_tokens.all()) == {kept, active}
         assert browser.get("/admin/").status_code == 200
@@ -62,7 +64,8 @@ class TestPruneSessions:
         assert run("prunesessions") == (
             "0 session(s) deleted.\n0 API token(s) deleted.\n"
             "0 event(s) deleted.\n0 email(s) deleted.\n"
-            "0 ticket(s) deleted.\n0 console session(s) deleted.\n"
+            "0 ticket(s) deleted.\n0 unconfirmed authenticator app(s) deleted.\n"
+            "0 console session(s) deleted.\n"
         )
 
 

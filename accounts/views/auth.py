@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from accounts import tokens
 from accounts.authentication import TokenNotValid
-from accounts.failures import LoginFailures, counting_codes
+from accounts.failures import LoginFailures, counting
 from accounts.models import (
     OutgoingEmail,
     PasswordChangeRequiredError,
@@ -26,9 +26,9 @@ from accounts.models import (
     TicketError,
     User,
     WrongCodeError,
+    WrongPasskeyError,
     mfa_tickets,
 )
-from accounts.models.factors import Code
 from accounts.models.proofs import PASSWORD
 from accounts.permissions import ReauthenticationRequired
 from accounts.rejections import PasswordChangeRequired
@@ -42,6 +42,7 @@ from accounts.serializers.auth import (
     TokenPairSerializer,
 )
 from accounts.serializers.fields import ticket_not_valid, wrong_code
+from accounts.serializers.passkeys import wrong_passkey
 from accounts.serializers.sessions import RevokedSessionsSerializer
 from accounts.views.cookies import (
     COOKIE,
@@ -91,15 +92,16 @@ class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Se
         """
         Complete a login with a second factor; return the token pair of a new session.
 
-        `code` is one of an authenticator app, or a recovery code. An `mfa_token` ends with its use,
-        after five minutes, and after five wrong tries.
+        `code` is one of an authenticator app, or a recovery code; `credential` is the one of a
+        passkey, for the `passkey_options` of the login. An `mfa_token` ends with its use, after
+        five minutes, and after five wrong tries.
         """
         serializer = SecondFactorSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        given = serializer.validated_data
         try:
-            ticket = mfa_tickets.try_once(given["mfa_token"])
-            session = self.complete(request, ticket, Code(code=given["code"], ticket=ticket))
+            ticket = mfa_tickets.try_once(serializer.validated_data["mfa_token"])
+            proof = serializer.proof_with(ticket)
+            session = self.complete(request, ticket, proof)
         except TicketError as error:
             raise ValidationError({"mfa_token": [ticket_not_valid()]}) from error
         except WrongCodeError as error:
@@ -110,7 +112,7 @@ class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Se
         user, address = cast("User", ticket.user), request.META["REMOTE_ADDR"]
         user.failures = LoginFailures(user, "", address, source=ticket.data["source"])
         user.failures.count()
-        with counting_codes(user):
+        with counting(user, proof):
             return start_session(request, user, proof)
 
     @extend_schema(
@@ -155,17 +157,16 @@ class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Se
         )
         serializer.is_valid(raise_exception=True)
         current: Any = request.auth
-        user, code = (serializer.validated_data[name] for name in ("user", "code"))
+        user, proof = (serializer.validated_data[name] for name in ("user", "proof"))
         try:
-            if code is None:
-                session = Session.objects.reauthenticate(current, user)
-            else:
-                with counting_codes(user):
-                    session = Session.objects.reauthenticate(current, user, proof=Code(code=code))
+            with counting(user, proof):
+                session = Session.objects.reauthenticate(current, user, proof=proof)
         except (StaleLoginError, SessionError) as error:
             raise TokenNotValid from error
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
+        except WrongPasskeyError as error:
+            raise ValidationError({"credential": [wrong_passkey()]}) from error
         except SecondFactorRequiredError as error:  # Added since the token was read.
             raise ReauthenticationRequired(user) from error
         except PasswordChangeRequiredError as error:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http.response import HttpResponseBase
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.exceptions import NotAuthenticated, PermissionDenied
 from rest_framework.request import Request
@@ -120,7 +121,7 @@ def read_cookie(request: Request) -> str:
     pairs = (pair.strip().partition("=") for pair in header.split(";"))
     values: list[str] = [value for name, _, value in pairs if name == cookie_name(request)]
     if not values:
-        raise NotAuthenticated
+        raise NotAuthenticated(_("The request has no refresh token."))
     if len(values) > 1:
         raise tokens.TokenError
     return values[0]

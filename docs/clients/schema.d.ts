@@ -311,8 +311,9 @@ export interface PublicKeyCredentialRequestOptions {
 }
 
 export interface ReauthenticationRequest {
-  password: string;
+  password?: string;
   code?: string | null;
+  credential?: (AuthenticationCredentialRequest);
   /** true: return the refresh token in a cookie. Only with REFRESH_COOKIE. */
   cookie?: unknown;
 }
@@ -376,6 +377,7 @@ export type ScopeEnum = "read" | "write";
 export interface SecondFactorRequest {
   mfa_token: string;
   code?: string | null;
+  credential?: (AuthenticationCredentialRequest);
   /** true: return the refresh token in a cookie. Only with REFRESH_COOKIE. */
   cookie?: unknown;
 }

@@ -4,8 +4,9 @@ from typing import Any
 
 from rest_framework.test import APIClient
 
-from conftest import API
+from conftest import API, PASSWORD
 from tests.rig.authenticator import Authenticator
+from tests.rig.factors import client_of
 from tests.rig.lifecycle import post
 
 PATH = f"{API}/users/me/passkeys"
@@ -47,7 +48,24 @@ def device_of(passkey: Authenticator) -> APIClient:
     """Sign in with a passkey and return a client with the access token."""
     response = sign_in_with(passkey)
     assert response.status_code == 200, response.content
-    device = APIClient(raise_request_exception=False)
-    device.tokens = response.json()
-    device.credentials(HTTP_AUTHORIZATION=f"Bearer {device.tokens['access_token']}")
-    return device
+    return client_of(response.json())
+
+
+def begin_login(identity: str = "alice") -> Any:
+    """Log in as a user with a passkey, and return the problem document that continues it."""
+    response = post("/auth/login", {"identity": identity, "password": PASSWORD})
+    assert (response.status_code, response.json()["code"]) == (403, "mfa_required")
+    return response.json()
+
+
+def complete_with(passkey: Authenticator, problem: Any = None, **bent: Any) -> Any:
+    """Complete a login with a passkey, bent in some way, and return the response."""
+    problem = problem or begin_login()
+    credential = passkey.get(problem["passkey_options"], **bent)
+    return post("/auth/mfa", {"mfa_token": problem["mfa_token"], "credential": credential})
+
+
+def reauthenticate_with(device: APIClient, passkey: Authenticator, **bent: Any) -> Any:
+    """Prove the account again with a passkey, bent in some way, and return the response."""
+    credential = passkey.get(begin_sign_in(), **bent)
+    return device.post(f"{API}/auth/reauthenticate", {"credential": credential})

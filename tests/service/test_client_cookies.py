@@ -39,14 +39,24 @@ def origin() -> Iterator[str]:
         yield origin
 
 
+@pytest.fixture(scope="module")
+def other_site() -> Iterator[str]:
+    """The origin of a front end on another site: `localhost` and 127.0.0.1 are two."""
+    with front_end(CLIENTS, "localhost") as origin:
+        yield origin
+
+
 @pytest.fixture
 def variables() -> dict[str, str]:
     return {}
 
 
 @pytest.fixture
-def server(db: None, origin: str, tmp_path: Path, variables: dict[str, str]) -> Iterator[Server]:
-    given = {"AUTH_RATE_LIMIT": "10000/m", "REFRESH_COOKIE": "true", "CORS_ALLOWED_ORIGINS": origin}
+def server(
+    db: None, origin: str, other_site: str, tmp_path: Path, variables: dict[str, str]
+) -> Iterator[Server]:
+    given = {"AUTH_RATE_LIMIT": "10000/m", "REFRESH_COOKIE": "true"}
+    given["CORS_ALLOWED_ORIGINS"] = f"{origin},{other_site}"
     with serve(tmp_path / "log", **given, **variables) as server:
         for name in ("alice", "bob"):
             user = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
@@ -272,6 +282,20 @@ def test_no_request_is_repeated_as_the_user_of_another_page(tab: Page, open_tab:
     assert other.evaluate(ME) == [401, "token_not_valid"]
     assert other.evaluate("signedOut") == 1
     assert tab.evaluate(ME) == "alice"
+
+
+def test_across_sites_a_browser_keeps_no_cookie(
+    open_tab: OpenTab, browser: BrowserContext, other_site: str
+) -> None:
+    """The guide says so, although the origin is listed."""
+    page = open_tab(other_site)
+    sign_in(page)
+    assert page.evaluate(ME) == "alice"
+
+    expire(page)
+
+    assert page.evaluate(ME) == SIGNED_OUT
+    assert cookies(browser) == []
 
 
 def test_without_the_network_nothing_is_lost(tab: Page, browser: BrowserContext) -> None:
