@@ -7,7 +7,6 @@ import type {
   Passkey,
   Problem,
   PublicKeyCredentialRequestOptionsJSON,
-  Registration,
   RegistrationRequest,
   Routes,
   Session,
@@ -89,7 +88,7 @@ export class Latchkey {
   constructor(base: string, options?: Options);
   readonly base: string;
   readonly store: Store;
-  register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
+  register(user: RegistrationRequest, options?: CallOptions): Promise<User>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
   loginWithPasskey(options?: PasskeyOptions): Promise<User>;
   completeLogin(mfaToken: string, proof: SecondFactor, options?: CallOptions): Promise<User>;
