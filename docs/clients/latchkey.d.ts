@@ -47,7 +47,8 @@ type Row<Path extends string> = ResponseOf<`GET ${Path}`> extends { results: Arr
 export class ApiError extends Error {
   readonly status: number;
   readonly code: string | undefined;
-  readonly problem: Partial<Problem>;
+  /** `mfa_required` and `reauthentication_required` have `methods`. */
+  readonly problem: Partial<Problem> & { mfa_token?: string; methods?: string[]; reset_token?: string };
   readonly retryAfter: number | undefined;
   readonly isRepeatable: boolean;
 }
@@ -61,6 +62,7 @@ export class Latchkey {
   readonly store: Store;
   register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
+  completeLogin(mfaToken: string, proof: { code: string }, options?: CallOptions): Promise<User>;
   logout(options?: CallOptions): Promise<void>;
   logoutAll(options?: CallOptions): Promise<number>;
   changePassword(currentPassword: string, newPassword: string, options?: CallOptions): Promise<null>;
@@ -71,7 +73,11 @@ export class Latchkey {
   changeEmail(email: string, options?: CallOptions): Promise<unknown>;
   verifyEmail(token: string, options?: CallOptions): Promise<User>;
   security(options?: CallOptions): Promise<ResponseOf<"GET /users/me/security">>;
-  reauthenticate(proof: { password: string }, options?: CallOptions): Promise<void>;
+  beginTotp(options?: CallOptions): Promise<ResponseOf<"POST /users/me/totp">>;
+  confirmTotp(code: string, options?: CallOptions): Promise<string[] | null>;
+  removeTotp(options?: CallOptions): Promise<null>;
+  replaceRecoveryCodes(options?: CallOptions): Promise<string[]>;
+  reauthenticate(proof: { password: string; code?: string }, options?: CallOptions): Promise<void>;
   sessions(options?: CallOptions): AsyncGenerator<Session>;
   endSession(id: string, options?: CallOptions): Promise<null>;
   events(options?: CallOptions): AsyncGenerator<Event>;

@@ -104,9 +104,20 @@ export class Latchkey {
     return this.#anonymously("/users", user, options);
   }
 
-  /** Sign in and return the user. */
+  /**
+   * Sign in and return the user. A user with a second factor gets an ApiError with the code
+   * `mfa_required`; its `problem` has the `mfa_token` for `completeLogin`, and `methods`.
+   */
   async login(identity, password, options) {
-    const { user, ...pair } = await this.#anonymously("/auth/login", { identity, password }, options);
+    return this.#signIn(await this.#anonymously("/auth/login", { identity, password }, options));
+  }
+
+  /** Prove a second factor by `{ code }`, of an authenticator app or for recovery, and return the user. */
+  async completeLogin(mfa_token, proof, options) {
+    return this.#signIn(await this.#anonymously("/auth/mfa", { mfa_token, ...proof }, options));
+  }
+
+  async #signIn({ user, ...pair }) {
     await this.#alone(async () => {
       const replaced = await this.store.get();
       await this.store.set(pair);
@@ -173,9 +184,29 @@ export class Latchkey {
     return this.request("GET", "/users/me/security", undefined, options);
   }
 
+  /** Return the `secret` and the `uri`, to show as a QR code, of an authenticator app. */
+  beginTotp(options) {
+    return this.request("POST", "/users/me/totp", undefined, options);
+  }
+
+  /** Add the authenticator app with a code of it; return recovery codes if it is the first second factor. */
+  async confirmTotp(code, options) {
+    return (await this.request("POST", "/users/me/totp/confirm", { code }, options)).recovery_codes;
+  }
+
+  /** Remove the authenticator app, and with the last factor the recovery codes. */
+  removeTotp(options) {
+    return this.request("DELETE", "/users/me/totp", undefined, options);
+  }
+
+  /** Return new recovery codes; the old ones become invalid. */
+  async replaceRecoveryCodes(options) {
+    return (await this.request("POST", "/users/me/recovery-codes", undefined, options)).recovery_codes;
+  }
+
   /**
    * Prove `{ password }` again after a 403 `reauthentication_required`; then repeat that request.
-   * The session gets new tokens, as by a refresh.
+   * A user with a second factor proves `{ password, code }`. The session gets new tokens, as by a refresh.
    */
   reauthenticate(proof, options) {
     return this.#authorized(options, (access) => {

@@ -20,7 +20,11 @@ export interface Event {
   new_device: boolean;
 }
 
-export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "mail_requested" | "mail_failed" | "limit_reached";
+export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "factor_added" | "factor_removed" | "factor_reset_begun" | "factors_reset" | "recovery_code_used" | "recovery_codes_replaced" | "passkey_cloned" | "mail_requested" | "mail_failed" | "limit_reached";
+
+export interface FirstRecoveryCodes {
+  recovery_codes: Array<string> | null;
+}
 
 export interface ForgotPasswordRequest {
   /** Username or e-mail address, in any letter case. */
@@ -141,6 +145,11 @@ export interface Profile {
 
 export interface ReauthenticationRequest {
   password: string;
+  code?: string | null;
+}
+
+export interface RecoveryCodes {
+  recovery_codes: Array<string>;
 }
 
 export interface RefreshRequest {
@@ -172,13 +181,18 @@ export interface RevokedSessions {
   revoked: number;
 }
 
+export interface SecondFactorRequest {
+  mfa_token: string;
+  code?: string | null;
+}
+
 export interface Security {
   email_verified: boolean;
   pending_email: string | null;
   password_changed_at: string;
   totp: boolean;
-  passkeys: number;
   recovery_codes_left: number;
+  passkeys: number;
   tokens: number;
 }
 
@@ -194,6 +208,17 @@ export interface Session {
   expires_at: string;
   authenticated_at: string;
   methods: Array<string>;
+}
+
+export interface TOTP {
+  /** Base 32, to type into an authenticator app. */
+  secret: string;
+  /** `otpauth://…`, to show as a QR code. */
+  uri: string;
+}
+
+export interface TOTPConfirmationRequest {
+  code: string;
 }
 
 export interface TokenPair {
@@ -223,6 +248,7 @@ export interface Routes {
   "POST /auth/login": { body: LoginRequest; response: LoginResponse };
   "POST /auth/logout": { response: null };
   "POST /auth/logout-all": { response: RevokedSessions };
+  "POST /auth/mfa": { body: SecondFactorRequest; response: LoginResponse };
   "POST /auth/password": { body: PasswordChangeRequest; response: null };
   "POST /auth/password/forgot": { body: ForgotPasswordRequest; response: Record<string, unknown> };
   "POST /auth/password/reset": { body: PasswordResetRequest; response: null };
@@ -244,7 +270,11 @@ export interface Routes {
   "POST /users/me/email": { body: EmailChangeRequest; response: Record<string, unknown> };
   "POST /users/me/email/verification": { response: Record<string, unknown> };
   "POST /users/me/email/verify": { body: EmailTokenRequest; response: User };
+  "POST /users/me/recovery-codes": { response: RecoveryCodes };
   "GET /users/me/security": { response: Security };
+  "POST /users/me/totp": { response: TOTP };
+  "DELETE /users/me/totp": { response: null };
+  "POST /users/me/totp/confirm": { body: TOTPConfirmationRequest; response: FirstRecoveryCodes };
   "GET /health": { response: {
     status: "ok";
     service?: string;
