@@ -13,7 +13,16 @@ from prometheus_client import Counter
 from rest_framework.exceptions import Throttled
 
 from accounts.counting import count, network_of
-from accounts.models import Event, OutgoingEmail, Session, SessionQuerySet, User, WrongCodeError
+from accounts.models import (
+    Event,
+    OutgoingEmail,
+    Proof,
+    Session,
+    SessionQuerySet,
+    User,
+    WrongCodeError,
+)
+from accounts.models.factors import Code
 
 ADDRESS_MEMORY = timedelta(days=30)
 STRANGERS = "strangers"
@@ -140,6 +149,11 @@ def clear_login_failures(user: User) -> None:
 def recent_sessions(user: User | None) -> SessionQuerySet:
     since = timezone.now() - ADDRESS_MEMORY
     return Session.objects.filter(user=user.pk if user else 0, last_used_at__gt=since)
+
+
+def counting(user: User, proof: Proof) -> contextlib.AbstractContextManager[None]:
+    """Count the use of a code; passwords and passkeys are counted before they are verified."""
+    return counting_codes(user) if isinstance(proof, Code) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

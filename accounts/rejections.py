@@ -1,8 +1,10 @@
 """Why a right password signs nobody in, as responses, and what continues the sign-in."""
 
+from django.conf import settings
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 
 from accounts.models import Proof, SecondFactorRequiredError, Ticket, TicketError, User, mfa_tickets
+from accounts.models.passkeys import second_factor_options
 from accounts.models.tickets import lifetime
 
 
@@ -27,14 +29,18 @@ class SecondFactorRequired(PermissionDenied):
 
     def __init__(self, user: User) -> None:
         super().__init__()
+        methods = user.factor_methods()
+        has_passkey = "passkey" in methods and settings.WEBAUTHN_RP_ID
         try:
             ticket = mfa_tickets.issue(user, user.failures.source)
+            options = {"passkey_options": second_factor_options(user)} if has_passkey else {}
         except TicketError as error:
             raise AuthenticationFailed(code="invalid_credentials") from error
         self.members = {
             "mfa_token": ticket.token,
             "expires_in": int(lifetime(ticket.purpose).total_seconds()),
-            "methods": user.factor_methods(),
+            "methods": methods,
+            **options,
         }
 
 

@@ -2,7 +2,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import Tags, register
 
-from config import api_checks, checks, email_checks, storage_checks
+from config import api_checks, checks, email_checks, passkey_checks, storage_checks
 
 
 class ProjectConfig(AppConfig):
@@ -10,7 +10,7 @@ class ProjectConfig(AppConfig):
     verbose_name = settings.PROJECT_NAME
 
     def ready(self) -> None:
-        for module in (checks, email_checks, api_checks, storage_checks):
+        for module in (checks, email_checks, passkey_checks, api_checks, storage_checks):
             for check in module.CHECKS:
                 register(check)
         for check in (*checks.SERVER_CHECKS, *storage_checks.SERVER_CHECKS):

@@ -120,6 +120,18 @@ RULES = {
         "MEDIA_ROOT must be a directory that the service can write.",
         "Create it, and give it to the user that the service runs as.",
     ),
+    "config.E040": (
+        "WEBAUTHN_RP_ID and WEBAUTHN_ORIGINS must be set together.",
+        "For example example.com and https://app.example.com; without both there are no passkeys.",
+    ),
+    "config.E041": (
+        "WEBAUTHN_ORIGINS must have origins whose host is WEBAUTHN_RP_ID or below it.",
+        "Browsers reject other origins; the id may be a parent domain of all of them.",
+    ),
+    "config.E042": (
+        "WEBAUTHN_ORIGINS must begin with https://, except for http://localhost with DEBUG.",
+        "Browsers offer passkeys to secure origins only.",
+    ),
 }
 
 

@@ -48,6 +48,7 @@ class Service:
         self.password = secrets.token_urlsafe(24)
         self.user_id: int | None = None
         self.bearer = ""
+        self.headers: dict[str, str] = {}
         self.wait_left = MAXIMUM_WAIT
         self.seen: set[str] = set()  # tokens of emails
         self.recovery_codes: list[str] = []
@@ -81,6 +82,8 @@ class Service:
         request.add_header("User-Agent", f"{settings.SERVICE_NAME}-doctor")
         if self.bearer:
             request.add_header("Authorization", f"Bearer {self.bearer}")
+        for name, value in self.headers.items():
+            request.add_header(name, value)
         try:
             with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310 - as above
                 return response.status, response.headers, json.loads(response.read() or b"{}")
@@ -157,6 +160,21 @@ class Service:
         self.bearer = self.pair["access_token"]
         self.call("GET", "/users/me", expect=200)
         return "new tokens, and the last ones work"
+
+    def refresh_by_cookie(self) -> str:
+        """Refresh as a page on the host of the service, whose origin the service must see."""
+        if not settings.REFRESH_COOKIE:
+            return "REFRESH_COOKIE is off"
+        token, address = self.pair["refresh_token"], urlsplit(self.url)
+        origin = f"{address.scheme}://{self.host or address.netloc}"
+        self.headers = {"Cookie": f"__Host-refresh={token}; refresh={token}", "Origin": origin}
+        try:
+            self.call("POST", "/auth/refresh", {}, expect=200)
+        except CheckError as error:
+            raise CheckError(f"{error}; check TRUSTED_PROXY_COUNT and PUBLIC_URL") from error
+        finally:
+            self.headers = {}
+        return f"allowed for {origin}"
 
     def replay(self) -> str:
         self.call("POST", "/auth/refresh", {"refresh_token": self.spent}, expect=401)

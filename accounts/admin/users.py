@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from accounts.admin import changes
+from accounts.admin.api_tokens import end_tokens, may_end
 from accounts.admin.changes import can_manage
 from accounts.admin.emails import state_tag
 from accounts.admin.pages import (
@@ -26,12 +27,12 @@ from accounts.admin.pages import (
     moment,
     tag,
 )
-from accounts.models import Event, OutgoingEmail, Session, User, UserQuerySet
+from accounts.models import ApiToken, Event, OutgoingEmail, Session, User, UserQuerySet
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
 # Shown in lists of their own on the user's page; nobody deletes them by themselves.
-OWN_MODELS = (Session, OutgoingEmail)
+OWN_MODELS = (Session, ApiToken, OutgoingEmail)
 SHOWN = 10  # rows of a user's sessions, events and emails, on the user's page
 INVITATION = _("The user gets an email with a link to choose a password.")
 
@@ -190,6 +191,7 @@ class UserAdmin(DjangoUserAdmin):
         return [
             own("<int:pk>/end-sessions/", self.end_all),
             own("<int:pk>/end-session/<uuid:session>/", self.end_one),
+            own("<int:pk>/end-api-token/<slug:token>/", self.end_api_token),
             own("<int:pk>/set/<slug:action>/", self.set_one),
             *super().get_urls(),
         ]
@@ -209,6 +211,13 @@ class UserAdmin(DjangoUserAdmin):
             raise PermissionDenied
         get_object_or_404(User, pk=pk)
         end_and_say(request, end)
+        return redirect("admin:accounts_user_change", pk)
+
+    def end_api_token(self, request: HttpRequest, pk: int, token: str) -> HttpResponse:
+        if not may_end(request):
+            raise PermissionDenied
+        user = get_object_or_404(User, pk=pk)
+        end_tokens(request, user.api_tokens.filter(pk=token))
         return redirect("admin:accounts_user_change", pk)
 
     def set_one(self, request: HttpRequest, pk: int, action: str) -> HttpResponse:
@@ -237,6 +246,12 @@ class UserAdmin(DjangoUserAdmin):
             context |= {
                 "sessions": sessions[:SHOWN] if sees("accounts.view_session") else None,
                 "session_count": self.get_paginator(request, sessions, SHOWN).count,
+                "api_tokens": (
+                    user.api_tokens.active().order_by("-created_at", "-pk")
+                    if sees("accounts.view_apitoken")
+                    else None
+                ),
+                "may_end_api_tokens": may_end(request),
                 "related_lists": list(self.related_lists(request, user)),
                 "events": events[:SHOWN] if sees("accounts.view_event") else None,
                 "emails": (

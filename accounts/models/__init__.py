@@ -1,10 +1,18 @@
 from accounts.models.access import PasswordChangeRequiredError
-from accounts.models.addresses import AddressReservedError
+from accounts.models.addresses import AddressReservedError, EmailNotVerifiedError
+from accounts.models.api_tokens import ApiToken, ApiTokenLimitError, ApiTokenQuerySet
 from accounts.models.credentials import PasswordUnchangedError, StaleLoginError
 from accounts.models.events import Event
-from accounts.models.factors import EmailNotVerifiedError, WrongCodeError
+from accounts.models.factors import WrongCodeError
 from accounts.models.managers import UserQuerySet
 from accounts.models.outbox import OutgoingEmail
+from accounts.models.passkeys import (
+    Passkey,
+    PasskeyLimitError,
+    PasskeyProof,
+    PasskeyQuerySet,
+    WrongPasskeyError,
+)
 from accounts.models.proofs import Proof, SecondFactorRequiredError
 from accounts.models.recovery_codes import RecoveryCode
 from accounts.models.session_tokens import SessionError
@@ -15,9 +23,16 @@ from accounts.models.users import User
 
 __all__ = [
     "AddressReservedError",
+    "ApiToken",
+    "ApiTokenLimitError",
+    "ApiTokenQuerySet",
     "EmailNotVerifiedError",
     "Event",
     "OutgoingEmail",
+    "Passkey",
+    "PasskeyLimitError",
+    "PasskeyProof",
+    "PasskeyQuerySet",
     "PasswordChangeRequiredError",
     "PasswordUnchangedError",
     "Proof",
@@ -33,4 +48,5 @@ __all__ = [
     "User",
     "UserQuerySet",
     "WrongCodeError",
+    "WrongPasskeyError",
 ]

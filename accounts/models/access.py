@@ -17,6 +17,9 @@ class RejectedError(Exception):
 
     reason: str
 
+    def record(self, user: "User") -> None:
+        Event.objects.record_rejection(user, self.reason)
+
 
 class PasswordChangeRequiredError(RejectedError):
     """The user must choose another password before signing in."""
@@ -35,8 +38,10 @@ def granting_access(user: "User") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = error.reason if isinstance(error, RejectedError) else "not completed"
         with suppress(DatabaseError):
-            Event.objects.record_rejection(user, reason)
+            if isinstance(error, RejectedError):
+                error.record(user)
+            else:
+                Event.objects.record_rejection(user, "not completed")
         raise
     user.clear_failures()

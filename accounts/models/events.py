@@ -178,6 +178,8 @@ class Event(models.Model):
         EMAIL_CHANGE_ASKED = "email_change_asked", "change of address requested"
         EMAIL_CHANGED = "email_changed", "address changed"
         EMAIL_RESTORED = "email_restored", "address restored"
+        TOKEN_CREATED = "token_created", "API token created"
+        TOKEN_ENDED = "token_ended", "API token ended"
         FACTOR_ADDED = "factor_added", "second factor added"
         FACTOR_REMOVED = "factor_removed", "second factor removed"
         FACTOR_RESET_BEGUN = "factor_reset_begun", "factor reset requested"

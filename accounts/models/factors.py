@@ -13,10 +13,12 @@ from django.db import models, transaction
 from django.db.models import Exists, F, FilteredRelation, OuterRef
 
 from accounts.models.access import RejectedError
+from accounts.models.addresses import EmailNotVerifiedError
 from accounts.models.changes import ChangesModel
 from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
 from accounts.models.outbox import OutgoingEmail
+from accounts.models.passkeys import Passkey
 from accounts.models.proofs import MFA, Proof
 from accounts.models.recovery_codes import LENGTH, RecoveryCode, normal_form
 from accounts.models.sessions import Session
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 METHODS: dict[str, models.QuerySet[Any]] = {
     "totp": TOTPDevice.objects.confirmed(),
     "recovery_code": RecoveryCode.objects.unused(),
+    "passkey": Passkey.objects.all(),
 }
 
 
@@ -37,10 +40,6 @@ class WrongCodeError(RejectedError):
     """The code is wrong, was used before, or is malformed."""
 
     reason = "wrong code"
-
-
-class EmailNotVerifiedError(Exception):
-    """A stranger may have registered with this address, and must not lock its owner out."""
 
 
 class FactorsModel(ChangesModel):
@@ -54,6 +53,7 @@ class FactorsModel(ChangesModel):
         sessions: SessionQuerySet
         totp_devices: Any
         recovery_codes: Any
+        passkeys: Any
         session_epoch: int
         now: datetime
         # What `Code.columns` returns of the confirmed authenticator app.
@@ -80,6 +80,10 @@ class FactorsModel(ChangesModel):
     @property
     def recovery_codes_left(self) -> int:
         return self.recovery_codes.unused().count() if self.has_second_factor else 0
+
+    @property
+    def passkey_count(self) -> int:
+        return self.passkeys.count() if self.has_second_factor else 0
 
     # Adding and removing
 
@@ -181,7 +185,10 @@ class FactorsModel(ChangesModel):
 
     def factors(self) -> dict[str, models.QuerySet[Any]]:
         """Return the rows of each kind, with `added_at`. Recovery codes are none by themselves."""
-        return {"totp": self.totp_devices.confirmed().annotate(added_at=F("confirmed_at"))}
+        return {
+            "totp": self.totp_devices.confirmed().annotate(added_at=F("confirmed_at")),
+            "passkey": self.passkeys.annotate(added_at=F("created_at")),
+        }
 
     def set_factors(self, user: "User", *, has_any: bool) -> None:
         """

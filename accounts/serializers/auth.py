@@ -12,21 +12,25 @@ from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import AuthenticationFailed
 
-from accounts import tokens
+from accounts import passkeys, tokens
 from accounts.identities import LONGEST_EMAIL
-from accounts.models import Event, Session, Ticket, User
+from accounts.models import Event, PasskeyProof, Proof, Session, Ticket, User
+from accounts.models.factors import Code
 from accounts.models.proofs import PASSWORD
 from accounts.rejections import require_factor
 from accounts.serializers.fields import (
     CodeField,
+    CookieField,
     EmailField,
     MFATokenField,
     NewPasswordField,
     PasswordField,
+    RefreshTokenField,
     TicketField,
-    missing_code,
+    missing_proof,
     validate_new_password,
 )
+from accounts.serializers.passkeys import AssertionField
 from accounts.serializers.users import UserSerializer
 from accounts.tokens import LONGEST_TOKEN
 from api.fields import StringField
@@ -45,6 +49,7 @@ class LoginSerializer(serializers.Serializer[User]):
         max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
     )
     password = PasswordField()
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         request = django_request(self.context["request"])
@@ -94,23 +99,36 @@ class PasswordChangeSerializer(serializers.Serializer[User]):
 
 
 class ReauthenticationSerializer(serializers.Serializer[User]):
-    """The password, and a code if the user has a second factor."""
+    """The password, and a code if the user has a second factor; or a passkey instead of both."""
 
-    password = PasswordField()
+    password = PasswordField(required=False)
     code = CodeField(required=False)
+    credential = AssertionField(required=False)
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        request, code = self.context["request"], attrs.get("code")
+        reject_both(attrs, "credential", "password", "code")
+        request: Any = self.context["request"]
+        if "credential" in attrs:
+            passkeys.count_attempt(django_request(request), request.user)
+            return {"user": request.user, "proof": PasskeyProof(data=attrs["credential"])}
+        if "password" not in attrs:
+            raise serializers.ValidationError({"password": [missing_proof()]})
+        return self.validate_password_and_code(request, attrs["password"], attrs.get("code"))
+
+    def validate_password_and_code(
+        self, request: Any, password: str, code: str | None
+    ) -> dict[str, Any]:
         if request.user.has_second_factor and code is None:
-            raise serializers.ValidationError({"code": [missing_code()]})
+            raise serializers.ValidationError({"code": [missing_proof()]})
         user = authenticate(
-            django_request(request), username=request.user.username, password=attrs["password"]
+            django_request(request), username=request.user.username, password=password
         )
         if user is None:
             wrong = serializers.ErrorDetail(_("The password is wrong."), code="invalid")
             raise serializers.ValidationError({"password": [wrong]})
         needs_code = user.has_second_factor and code is not None
-        return {"user": user, "code": code if needs_code else None}
+        return {"user": user, "proof": Code(code=str(code)) if needs_code else PASSWORD}
 
 
 class SecondFactorSerializer(serializers.Serializer[Session]):
@@ -118,24 +136,41 @@ class SecondFactorSerializer(serializers.Serializer[Session]):
 
     mfa_token = MFATokenField()
     code = CodeField(required=False)
+    credential = AssertionField(required=False)
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        if attrs.get("code") is None:
-            text = _("Send a code.")
+        reject_both(attrs, "credential", "code")
+        if attrs.get("code") is None and "credential" not in attrs:
+            text = _("Send a code or a credential.")
             raise serializers.ValidationError(serializers.ErrorDetail(text, code="invalid"))
         return attrs
+
+    def proof_with(self, ticket: Ticket) -> Proof:
+        """Return what was sent as a proof that uses up the ticket, too."""
+        if "credential" in self.validated_data:
+            return PasskeyProof(data=self.validated_data["credential"], ticket=ticket)
+        return Code(code=self.validated_data["code"], ticket=ticket)
+
+
+def reject_both(attrs: dict[str, Any], name: str, *others: str) -> None:
+    """Raise ValidationError for one proof beside others: it would not be clear which one counts."""
+    if name in attrs and any(attrs.get(other) is not None for other in others):
+        text = _("Send one proof, not several.")
+        raise serializers.ValidationError(serializers.ErrorDetail(text, code="invalid"))
 
 
 class RefreshSerializer(serializers.Serializer[Session]):
     # A string that is somewhat too long for a token is an invalid token, so a 401.
-    refresh_token = StringField(max_length=4 * LONGEST_TOKEN, trim_whitespace=False)
+    refresh_token = RefreshTokenField(max_length=4 * LONGEST_TOKEN)
+    cookie = CookieField()
 
 
 class TokenPairSerializer(serializers.Serializer[Session]):
     """A session's pair: a new access token, and the current refresh token."""
 
     access_token = serializers.CharField()
-    refresh_token = serializers.CharField()
+    refresh_token = serializers.CharField(required=False, help_text="Absent if it is in a cookie.")
     token_type = serializers.ChoiceField(["Bearer"])
     expires_in = serializers.IntegerField(help_text="Seconds left of the access token.")
     refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")

@@ -183,10 +183,9 @@ class SecuritySerializer(serializers.Serializer[User]):
     pending_email = serializers.EmailField(allow_null=True)
     password_changed_at = serializers.DateTimeField()
     totp = serializers.BooleanField()
+    passkeys = serializers.IntegerField(source="passkey_count")
     recovery_codes_left = serializers.IntegerField()
-    # Until the service has passkeys and API tokens.
-    passkeys = serializers.IntegerField(default=0, read_only=True)
-    tokens = serializers.IntegerField(default=0, read_only=True)
+    tokens = serializers.IntegerField(source="api_tokens.active.count", read_only=True)
 
 
 class EmailChangeSerializer(serializers.Serializer[User]):

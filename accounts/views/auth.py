@@ -1,6 +1,5 @@
 """Signing in and out, and staying signed in."""
 
-from functools import cached_property
 from typing import Any, cast
 
 from django.conf import settings
@@ -14,7 +13,7 @@ from rest_framework.response import Response
 
 from accounts import tokens
 from accounts.authentication import TokenNotValid
-from accounts.failures import LoginFailures, counting_codes
+from accounts.failures import LoginFailures, counting
 from accounts.models import (
     OutgoingEmail,
     PasswordChangeRequiredError,
@@ -27,9 +26,9 @@ from accounts.models import (
     TicketError,
     User,
     WrongCodeError,
+    WrongPasskeyError,
     mfa_tickets,
 )
-from accounts.models.factors import Code
 from accounts.models.proofs import PASSWORD
 from accounts.permissions import ReauthenticationRequired
 from accounts.rejections import PasswordChangeRequired
@@ -43,39 +42,30 @@ from accounts.serializers.auth import (
     TokenPairSerializer,
 )
 from accounts.serializers.fields import ticket_not_valid, wrong_code
+from accounts.serializers.passkeys import wrong_passkey
 from accounts.serializers.sessions import RevokedSessionsSerializer
+from accounts.views.cookies import (
+    COOKIE,
+    SET_COOKIE,
+    RefreshTokenMixin,
+    delete_cookie,
+    token_response,
+)
 from accounts.views.lists import own_sessions
 from accounts.views.passwords import PasswordActions
 from accounts.views.responses import WITHOUT_TOKEN, accepted, require_email
 from accounts.views.sign_in import start_session
 
 
-class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
+class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Session]):
     """Sign in and out, keep signed in, change the password."""
 
     throttle_scope = "auth"
 
-    def throttle_ident(self, request: Request) -> str:
-        """Count refreshes by session, so that an office behind one address stays signed in."""
-        if self.action != "refresh":
-            return ""
-        try:
-            return str(self.presented.session_id)
-        except tokens.TokenError:
-            return ""
-
-    @cached_property
-    def presented(self) -> tokens.Claims:
-        """What the refresh token of this request says; raises TokenError."""
-        data: Any = self.request.data
-        text = data.get("refresh_token")
-        if not isinstance(text, str):
-            raise tokens.TokenError
-        return tokens.read(tokens.RefreshToken, text)
-
     @extend_schema(
         operation_id="auth_login",
         request=LoginSerializer,
+        parameters=[SET_COOKIE],
         responses={200: LoginResponseSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
@@ -89,40 +79,47 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
         serializer = LoginSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         session = start_session(request, serializer.validated_data["user"], PASSWORD)
-        return Response(LoginResponseSerializer(session).data)
+        return token_response(request, session, LoginResponseSerializer)
 
     @extend_schema(
-        operation_id="auth_mfa", request=SecondFactorSerializer, responses=LoginResponseSerializer
+        operation_id="auth_mfa",
+        request=SecondFactorSerializer,
+        parameters=[SET_COOKIE],
+        responses=LoginResponseSerializer,
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def mfa(self, request: Request) -> Response:
         """
         Complete a login with a second factor; return the token pair of a new session.
 
-        `code` is one of an authenticator app, or a recovery code. An `mfa_token` ends with its use,
-        after five minutes, and after five wrong tries.
+        `code` is one of an authenticator app, or a recovery code; `credential` is the one of a
+        passkey, for the `passkey_options` of the login. An `mfa_token` ends with its use, after
+        five minutes, and after five wrong tries.
         """
         serializer = SecondFactorSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        given = serializer.validated_data
         try:
-            ticket = mfa_tickets.try_once(given["mfa_token"])
-            session = self.complete(request, ticket, Code(code=given["code"], ticket=ticket))
+            ticket = mfa_tickets.try_once(serializer.validated_data["mfa_token"])
+            proof = serializer.proof_with(ticket)
+            session = self.complete(request, ticket, proof)
         except TicketError as error:
             raise ValidationError({"mfa_token": [ticket_not_valid()]}) from error
         except WrongCodeError as error:
             raise AuthenticationFailed(code="invalid_credentials") from error
-        return Response(LoginResponseSerializer(session).data)
+        return token_response(request, session, LoginResponseSerializer)
 
     def complete(self, request: Request, ticket: Ticket, proof: Proof) -> Session:
         user, address = cast("User", ticket.user), request.META["REMOTE_ADDR"]
         user.failures = LoginFailures(user, "", address, source=ticket.data["source"])
         user.failures.count()
-        with counting_codes(user):
+        with counting(user, proof):
             return start_session(request, user, proof)
 
     @extend_schema(
-        operation_id="auth_refresh", request=RefreshSerializer, responses=TokenPairSerializer
+        operation_id="auth_refresh",
+        request=RefreshSerializer,
+        parameters=[COOKIE, SET_COOKIE],
+        responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def refresh(self, request: Request) -> Response:
@@ -140,11 +137,12 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         request.auth = session
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session, is_by_cookie=self.is_by_cookie)
 
     @extend_schema(
         operation_id="auth_reauthenticate",
         request=ReauthenticationSerializer,
+        parameters=[SET_COOKIE],
         responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False)
@@ -159,29 +157,30 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
         )
         serializer.is_valid(raise_exception=True)
         current: Any = request.auth
-        user, code = (serializer.validated_data[name] for name in ("user", "code"))
+        user, proof = (serializer.validated_data[name] for name in ("user", "proof"))
         try:
-            if code is None:
-                session = Session.objects.reauthenticate(current, user)
-            else:
-                with counting_codes(user):
-                    session = Session.objects.reauthenticate(current, user, proof=Code(code=code))
+            with counting(user, proof):
+                session = Session.objects.reauthenticate(current, user, proof=proof)
         except (StaleLoginError, SessionError) as error:
             raise TokenNotValid from error
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
+        except WrongPasskeyError as error:
+            raise ValidationError({"credential": [wrong_passkey()]}) from error
         except SecondFactorRequiredError as error:  # Added since the token was read.
             raise ReauthenticationRequired(user) from error
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session)
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
     @action(["POST"], False)
     def logout(self, request: Request) -> Response:
         """End this session."""
         own_sessions(request).filter(pk=request.auth.pk).end(Session.Reason.LOGOUT)
-        return Response(status=status.HTTP_204_NO_CONTENT)
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_logout_all", request=None, responses=RevokedSessionsSerializer
@@ -190,7 +189,9 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
     def logout_all(self, request: Request) -> Response:
         """End all sessions of the caller, in the console too."""
         user: Any = request.user
-        return Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
+        response = Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_registration",

@@ -3,13 +3,21 @@
 from typing import Any
 
 from django.conf import settings
+from django.utils.translation import gettext_lazy as _
 from rest_framework import status
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import APIException, NotFound
 from rest_framework.permissions import AllowAny
 from rest_framework.response import Response
 
 # These routes ignore the Authorization header.
 WITHOUT_TOKEN: Any = {"authentication_classes": [], "permission_classes": [AllowAny]}
+
+
+class LimitReached(APIException):
+    """The account has as many of these as an account may have."""
+
+    status_code, default_code = status.HTTP_409_CONFLICT, "limit_reached"
+    default_detail = _("The account has as many of these as it may have. Delete one first.")
 
 
 def accepted() -> Response:

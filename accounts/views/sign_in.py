@@ -11,6 +11,7 @@ from accounts.models import (
     Session,
     StaleLoginError,
     User,
+    WrongPasskeyError,
 )
 from accounts.rejections import PasswordChangeRequired, SecondFactorRequired, require_factor
 
@@ -27,7 +28,7 @@ def start_session(request: Request, user: User, proof: Proof) -> Session:
             device=device_name(user_agent),
             proof=proof,
         )
-    except StaleLoginError as error:
+    except (StaleLoginError, WrongPasskeyError) as error:
         raise AuthenticationFailed(code="invalid_credentials") from error
     except SecondFactorRequiredError as error:  # Added since the password was verified.
         raise SecondFactorRequired(user) from error

@@ -57,6 +57,10 @@ class UserViewSet(
     http_method_names = ["get", "head", "post", "patch", "delete"]
 
     @property
+    def allows_api_tokens(self) -> bool:
+        return self.action in {"create", "retrieve", "me"}
+
+    @property
     def throttle_scope(self) -> str | None:
         # Each tells something that can be guessed, or sends an email.
         return "auth" if self.action in LIMITED else None

@@ -16,7 +16,7 @@ from rest_framework.authentication import SessionAuthentication
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from config import api_checks, checks, email_checks, rules, storage_checks
+from config import api_checks, checks, email_checks, passkey_checks, rules, storage_checks
 from config.mailers import NO_MAILER, parse_mailer
 from config.secret_rules import secret_faults
 from tests.service.guest.models import Photo
@@ -44,13 +44,15 @@ def production(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.EMAIL_ENABLED = True
     settings.DEFAULT_FROM_EMAIL = "Latchkey <no-reply@example.com>"
     settings.PUBLIC_URL, settings.FRONTEND_URL = "https://api.example.com", ""
+    settings.WEBAUTHN_RP_ID = "example.com"
+    settings.WEBAUTHN_ORIGINS = ["https://app.example.com"]
     settings.MEDIA_ROOT, settings.MEDIA_BUCKET = "/srv/media", ""
     postgres = "django.db.backends.postgresql"
     monkeypatch.setitem(settings.DATABASES["default"], "ENGINE", postgres)
 
 
 def found() -> list[str]:
-    modules = (checks, email_checks, api_checks, storage_checks)
+    modules = (checks, email_checks, passkey_checks, api_checks, storage_checks)
     every = [check for module in modules for check in module.CHECKS]
     return [message.id or "" for check in every for message in check()]
 
@@ -356,6 +358,59 @@ def test_a_server_does_not_listen_elsewhere(settings: Settings, host: str) -> No
     assert checks.check_address() == []
 
 
+class TestPasskeys:
+    @pytest.mark.parametrize(
+        ("rp_id", "origin", "expected"),
+        [
+            ("example.com", "https://example.com", []),
+            ("example.com", "https://app.example.com:8443", []),
+            ("example.com", f"android:apk-key-hash:{'a' * 43}", []),
+            ("example.com", "https://example.org", ["config.E041"]),
+            ("example.com", "https://badexample.com", ["config.E041"]),
+            ("app.example.com", "https://example.com", ["config.E041"]),
+            ("example.com", "http://app.example.com", ["config.E042"]),
+            ("localhost", "http://localhost:3000", ["config.E042"]),
+            ("example.com", "http://example.org", ["config.E041", "config.E042"]),
+        ],
+    )
+    def test_their_origins_are_secure_and_below_the_domain(
+        self, settings: Settings, rp_id: str, origin: str, expected: list[str]
+    ) -> None:
+        settings.WEBAUTHN_RP_ID = rp_id
+        settings.WEBAUTHN_ORIGINS = ["https://" + rp_id, origin]
+
+        assert found() == expected
+
+    def test_in_development_localhost_needs_no_tls(self, settings: Settings) -> None:
+        settings.DEBUG = True
+        settings.WEBAUTHN_RP_ID, settings.WEBAUTHN_ORIGINS = "localhost", ["http://localhost:3000"]
+        assert found() == []
+
+        settings.WEBAUTHN_RP_ID, settings.WEBAUTHN_ORIGINS = "a.example", ["http://a.example"]
+        assert found() == ["config.E042"]
+
+    @pytest.mark.parametrize(
+        ("rp_id", "origins", "expected"),
+        [
+            ("", [], []),
+            ("example.com", [], ["config.E040"]),
+            ("", ["https://example.com"], ["config.E040"]),
+        ],
+    )
+    def test_there_are_none_without_a_domain_and_an_origin(
+        self, settings: Settings, rp_id: str, origins: list[str], expected: list[str]
+    ) -> None:
+        settings.WEBAUTHN_RP_ID, settings.WEBAUTHN_ORIGINS = rp_id, origins
+
+        assert found() == expected
+
+    def test_a_variable_that_could_not_be_read_is_reported_once(self, settings: Settings) -> None:
+        settings.WEBAUTHN_RP_ID = ""
+        settings.FAULTY_VARIABLES = {"WEBAUTHN_RP_ID"}
+
+        assert found() == []
+
+
 def test_operators_find_every_fault_in_the_manual() -> None:
     """docs/operations.md has the text and the hint of each rule, and no others."""
     manual = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
@@ -366,7 +421,7 @@ def test_operators_find_every_fault_in_the_manual() -> None:
 
 
 def test_every_rule_has_a_check() -> None:
-    modules = (checks, api_checks, email_checks, storage_checks)
+    modules = (checks, api_checks, email_checks, passkey_checks, storage_checks)
     source = "".join(Path(module.__file__).read_text() for module in modules)
 
     assert set(re.findall(r'error\(\s*"(config\.E\d+)"', source)) == rules.RULES.keys()

@@ -81,6 +81,11 @@ from ops import files
         ("DATABASE_URL", "postgres://user:p@ss@host/name"),
         ("DATABASE_URL", f"postgres://user:word@host/{'n' * 64}"),
         ("ADMIN_PATH", "mail"),
+        ("API_TOKEN_PREFIX", "l_k"),
+        ("API_TOKEN_PREFIX", "lk-"),
+        ("API_TOKEN_PREFIX", "ключ"),
+        ("API_TOKEN_PREFIX", "٣"),
+        ("API_TOKEN_PREFIX", "x" * 17),
         ("ADMIN_PATH", "account/admin"),
         ("EMAIL_URL", "smtp.example.com"),
         ("EMAIL_URL", "smtps://smtp.example.com"),
@@ -102,6 +107,18 @@ from ops import files
         ("PUBLIC_URL", "https://api.example.com:port"),
         ("FRONTEND_URL", "javascript:alert(1)"),
         ("FRONTEND_URL", "https://"),
+        ("WEBAUTHN_RP_ID", "https://example.com"),
+        ("WEBAUTHN_RP_ID", "example.com:8443"),
+        ("WEBAUTHN_RP_ID", "Example.com"),
+        ("WEBAUTHN_RP_ID", "192.0.2.7"),
+        ("WEBAUTHN_RP_ID", "[::1]"),
+        ("WEBAUTHN_ORIGINS", "www.example.org"),
+        ("WEBAUTHN_ORIGINS", "https://app.example.com/"),
+        ("WEBAUTHN_ORIGINS", "https://app.example.com:443"),
+        ("WEBAUTHN_ORIGINS", "https://App.example.com"),
+        ("WEBAUTHN_ORIGINS", "ftp://app.example.com"),
+        ("WEBAUTHN_ORIGINS", "android:apk-key-hash:short"),
+        ("WEBAUTHN_ORIGINS", "ios:bundle-id:com.example"),
         ("MEDIA_ROOT", "media"),
         ("MEDIA_ROOT", "/"),
         ("MEDIA_ROOT", str(ROOT / "staticfiles")),
@@ -198,6 +215,7 @@ def test_a_variable_that_cannot_be_read_is_named(
         ("DATABASE_URL", "postgres://user:word@Host/name?hostaddr=192.0.2.1"),
         ("LOG_LEVEL", "ERROR"),
         ("ADMIN_PATH", "/staff/console"),
+        ("API_TOKEN_PREFIX", "Shop2"),
         ("HOST", "::"),
         ("HOST", "localhost"),
         ("ALLOWED_HOSTS", "Api.example, .wild.example,[::1],192.0.2.1,xn--bcher-kva.example"),
@@ -658,6 +676,57 @@ class TestEmail:
 
         assert settings["PUBLIC_URL"] == "https://[::1]:3000"
         assert settings["FRONTEND_URL"] == "https://a.example/de"
+
+
+class TestPasskeys:
+    @pytest.mark.parametrize(
+        ("public", "frontend", "rp_id", "origins"),
+        [
+            ("https://api.example.com", "", "api.example.com", ["https://api.example.com"]),
+            ("https://api.example.com", "https://App.example.com/de", "app.example.com",
+             ["https://app.example.com"]),
+            ("https://api.example.com:443/x", "", "api.example.com", ["https://api.example.com"]),
+            ("https://api.example.com:8443", "", "api.example.com",
+             ["https://api.example.com:8443"]),
+            ("", "", "", []),
+            # Browsers accept no IP address.
+            ("https://192.0.2.7", "", "", []),
+            ("https://[::1]:3000", "", "", []),
+        ],
+    )  # fmt: skip
+    def test_they_belong_to_the_host_of_links(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        public: str,
+        frontend: str,
+        rp_id: str,
+        origins: list[str],
+    ) -> None:
+        settings = load(monkeypatch, PUBLIC_URL=public, FRONTEND_URL=frontend)
+
+        assert settings["WEBAUTHN_RP_ID"] == rp_id
+        assert settings["WEBAUTHN_ORIGINS"] == origins
+
+    def test_in_development_they_belong_to_localhost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = load(monkeypatch, DEBUG="true", PORT="4000")
+
+        assert settings["WEBAUTHN_RP_ID"] == "localhost"
+        assert settings["WEBAUTHN_ORIGINS"] == ["http://localhost:4000"]
+
+    def test_a_domain_has_several_origins_and_android_apps(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app = f"android:apk-key-hash:{'a' * 43}"
+        settings = load(
+            monkeypatch,
+            WEBAUTHN_RP_ID="example.com",
+            WEBAUTHN_ORIGINS=f"https://app.example.com, https://example.com:8443,{app}",
+        )
+
+        assert settings["ENVIRONMENT_FAULTS"] == []
+        assert settings["WEBAUTHN_ORIGINS"] == [
+            "https://app.example.com", "https://example.com:8443", app
+        ]  # fmt: skip
 
 
 def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:

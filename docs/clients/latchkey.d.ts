@@ -1,6 +1,6 @@
 // The types of latchkey.js. `manage.py clienttypes` writes those of the API into schema.d.ts.
 
-import type { Event, Problem, Registration, RegistrationRequest, Routes, Session, TokenPair, User } from "./schema.js";
+import type { AuthenticationCredentialRequest, Event, NewPasskey, Passkey, Problem, Registration, RegistrationRequest, Routes, Session, TokenPair, User } from "./schema.js";
 
 export interface Store {
   /** All tabs with a store of this name share its tokens. */
@@ -12,6 +12,8 @@ export interface Store {
 
 export interface Options {
   store?: Store;
+  /** Keep the refresh token in a cookie; the service needs REFRESH_COOKIE. */
+  cookie?: boolean;
   onSignedOut?: () => void;
   /** Called with the seconds when a wait begins, and with 0 when it ends. */
   onWait?: (seconds: number) => void;
@@ -23,6 +25,13 @@ export interface CallOptions {
   signal?: AbortSignal;
   onWait?: (seconds: number) => void;
 }
+
+export interface PasskeyOptions extends CallOptions {
+  /** Offer the passkeys in a field with `autocomplete="username webauthn"`. */
+  mediation?: "conditional";
+}
+
+export type Proof = { password: string; code?: string } | { credential: AuthenticationCredentialRequest };
 
 export type Method = "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" | "PATCH" | "DELETE";
 
@@ -55,6 +64,7 @@ export class ApiError extends Error {
 
 export function indexedDBStore(name?: string): Store;
 export function memoryStore(): Store;
+export function sharedMemoryStore(name?: string): Store;
 
 export class Latchkey {
   constructor(base: string, options?: Options);
@@ -62,7 +72,8 @@ export class Latchkey {
   readonly store: Store;
   register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
-  completeLogin(mfaToken: string, proof: { code: string }, options?: CallOptions): Promise<User>;
+  loginWithPasskey(options?: PasskeyOptions): Promise<User>;
+  completeLogin(problem: Partial<Problem>, code?: string, options?: CallOptions): Promise<User>;
   logout(options?: CallOptions): Promise<void>;
   logoutAll(options?: CallOptions): Promise<number>;
   changePassword(currentPassword: string, newPassword: string, options?: CallOptions): Promise<null>;
@@ -77,7 +88,11 @@ export class Latchkey {
   confirmTotp(code: string, options?: CallOptions): Promise<string[] | null>;
   removeTotp(options?: CallOptions): Promise<null>;
   replaceRecoveryCodes(options?: CallOptions): Promise<string[]>;
-  reauthenticate(proof: { password: string; code?: string }, options?: CallOptions): Promise<void>;
+  passkeys(options?: CallOptions): AsyncGenerator<Passkey>;
+  addPasskey(name: string, options?: CallOptions): Promise<NewPasskey>;
+  removePasskey(id: string, options?: CallOptions): Promise<null>;
+  reauthenticateWithPasskey(options?: CallOptions): Promise<void>;
+  reauthenticate(proof: Proof, options?: CallOptions): Promise<void>;
   sessions(options?: CallOptions): AsyncGenerator<Session>;
   endSession(id: string, options?: CallOptions): Promise<null>;
   events(options?: CallOptions): AsyncGenerator<Event>;

@@ -10,6 +10,7 @@
 
 const MAXIMUM_WAIT = 60; // seconds that one call waits for rate limits and a busy service, in total
 const ROTATION_TIMEOUT = 8; // seconds: below the service's grace, in which the next refresh still succeeds
+const QUESTION_TIMEOUT = 100; // milliseconds in which other tabs send their tokens to a new one
 const IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
 const REPEATS = 3; // of an idempotent request after a 502 or 504
 
@@ -74,7 +75,36 @@ export function memoryStore() {
   };
 }
 
+/**
+ * Keep the tokens in memory, for all tabs of the origin that are open at the same time.
+ *
+ * It is for a refresh token in a cookie: a tab that misses a message gets its tokens by that.
+ */
+export function sharedMemoryStore(name = "latchkey") {
+  const channel = new BroadcastChannel(`${name}-tokens`);
+  let stored = null;
+  const opened = new Promise((resolve) => {
+    channel.onmessage = ({ data: { isQuestion, reply, pair } }) => {
+      if (isQuestion) {
+        if (stored) channel.postMessage({ reply: stored });
+        return;
+      }
+      stored = reply ? (stored ?? reply) : pair;
+      resolve();
+    };
+    channel.postMessage({ isQuestion: true });
+    setTimeout(resolve, QUESTION_TIMEOUT);
+  });
+  async function set(pair) {
+    stored = pair;
+    channel.postMessage({ pair });
+  }
+  return { name, get: async () => opened.then(() => stored), set, clear: () => set(null) };
+}
+
 export class Latchkey {
+  #cookie;
+  #resuming;
   #onSignedOut;
   #onWait;
   #maximumWait;
@@ -83,13 +113,19 @@ export class Latchkey {
 
   /**
    * A store has `get`, `set` and `clear`, which return promises. If it has a `name`, all tabs share it.
+   * With `cookie` the refresh token is in a cookie that no script can read, and the access token in memory:
+   * the page needs no store, and the service needs REFRESH_COOKIE.
    * `onWait(seconds)` is called when a wait begins, and `onWait(0)` when it ends.
    * `onSignedOut()` is called when the session ended otherwise than by a call in this tab: the service
    * rejected it, or another tab signed out or signed in anew.
    */
-  constructor(base, { store, onSignedOut = () => {}, onWait = () => {}, maximumWait = MAXIMUM_WAIT } = {}) {
+  constructor(
+    base,
+    { store, cookie = false, onSignedOut = () => {}, onWait = () => {}, maximumWait = MAXIMUM_WAIT } = {},
+  ) {
     this.base = base;
-    this.store = store ?? (globalThis.indexedDB ? indexedDBStore() : memoryStore());
+    this.store = store ?? (cookie ? sharedMemoryStore() : globalThis.indexedDB ? indexedDBStore() : memoryStore());
+    this.#cookie = cookie;
     this.#onSignedOut = onSignedOut;
     this.#onWait = onWait;
     this.#maximumWait = maximumWait;
@@ -105,30 +141,53 @@ export class Latchkey {
   }
 
   /**
-   * Sign in and return the user. A user with a second factor gets an ApiError with the code
-   * `mfa_required`; its `problem` has the `mfa_token` for `completeLogin`, and `methods`.
+   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`, whose
+   * `problem` `completeLogin` takes.
    */
-  async login(identity, password, options) {
-    return this.#signIn(await this.#anonymously("/auth/login", { identity, password }, options));
+  login(identity, password, options) {
+    return this.#begin("/auth/login", { identity, password }, options);
   }
 
-  /** Prove a second factor by `{ code }`, of an authenticator app or for recovery, and return the user. */
-  async completeLogin(mfa_token, proof, options) {
-    return this.#signIn(await this.#anonymously("/auth/mfa", { mfa_token, ...proof }, options));
+  /**
+   * Sign in with a passkey and return the user. With `{ mediation: "conditional" }` the browser offers the
+   * passkeys in a field with `autocomplete="username webauthn"`, until `signal` cancels it.
+   */
+  async loginWithPasskey(options) {
+    let credential = null;
+    while (!credential) {
+      const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
+      credential = await getPasskey(publicKey, options);
+    }
+    return this.#begin("/auth/passkey", { credential }, options);
   }
 
-  async #signIn({ user, ...pair }) {
-    await this.#alone(async () => {
+  /**
+   * Complete a login after a 403 `mfa_required` and return the user. `problem` is that of the error. The
+   * `code` is one of an authenticator app or a recovery code; without it the browser asks for a passkey.
+   */
+  async completeLogin({ mfa_token, passkey_options }, code, options) {
+    const proof = code ? { code } : { credential: await getPasskey(passkey_options, options) };
+    return this.#begin("/auth/mfa", { mfa_token, ...proof }, options);
+  }
+
+  /** Begin a session by a request that returns its tokens; return the user. */
+  #begin(path, proof, options) {
+    // Alone, so that no refresh of another tab sets the cookie of an earlier session afterwards.
+    const begin = async () => {
+      const { user, ...pair } = await this.#send("POST", path, this.#wanting(proof), options);
       const replaced = await this.store.get();
       await this.store.set(pair);
       if (replaced) this.#channel?.postMessage("signed out");
-    });
-    return user;
+      return user;
+    };
+    return this.#patiently(options, () => this.#alone(begin));
   }
 
-  /** End this session. The tokens are deleted, whatever the response is. */
+  /**
+   * End this session. The tokens are deleted, whatever the response is; a cookie only if it is a success.
+   */
   async logout(options) {
-    const pair = await this.store.get();
+    const pair = await this.#current();
     try {
       await this.request("POST", "/auth/logout", undefined, options);
     } finally {
@@ -138,7 +197,7 @@ export class Latchkey {
 
   /** End all sessions of the user and return their number. */
   async logoutAll(options) {
-    const pair = await this.store.get();
+    const pair = await this.#current();
     const { revoked } = await this.request("POST", "/auth/logout-all", undefined, options);
     await this.#alone(() => this.#replace(pair, null));
     return revoked;
@@ -204,6 +263,28 @@ export class Latchkey {
     return (await this.request("POST", "/users/me/recovery-codes", undefined, options)).recovery_codes;
   }
 
+  /** Iterate over the user's passkeys. */
+  passkeys(options) {
+    return this.paginate("/users/me/passkeys", options);
+  }
+
+  /** Create a passkey on this device and return it; the first factor has `recovery_codes`, shown once. */
+  async addPasskey(name, options) {
+    const publicKey = await this.request("POST", "/users/me/passkeys/options", undefined, options);
+    const credential = await createPasskey(publicKey, options);
+    return this.request("POST", "/users/me/passkeys", { name, credential }, options);
+  }
+
+  removePasskey(id, options) {
+    return this.request("DELETE", `/users/me/passkeys/${id}`, undefined, options);
+  }
+
+  /** Prove a passkey after a 403 `reauthentication_required`, as `reauthenticate` does. */
+  async reauthenticateWithPasskey(options) {
+    const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
+    return this.reauthenticate({ credential: await getPasskey(publicKey, options) }, options);
+  }
+
   /**
    * Prove `{ password }` again after a 403 `reauthentication_required`; then repeat that request.
    * A user with a second factor proves `{ password, code }`. The session gets new tokens, as by a refresh.
@@ -212,7 +293,8 @@ export class Latchkey {
     return this.#authorized(options, (access) => {
       const rotation = this.#alone(async () => {
         const signal = rotationSignal();
-        const fresh = await this.#send("POST", "/auth/reauthenticate", proof, { access, signal });
+        const body = this.#wanting(proof);
+        const fresh = await this.#send("POST", "/auth/reauthenticate", body, { access, signal });
         await this.#replace(fresh, fresh);
       });
       return abortable(rotation, options?.signal);
@@ -255,8 +337,9 @@ export class Latchkey {
   }
 
   async #authorized(options, work) {
-    let pair = await this.store.get();
+    let pair;
     return this.#patiently(options, async () => {
+      pair ??= await abortable(this.#current(), options?.signal);
       try {
         return await work(pair?.access_token);
       } catch (error) {
@@ -268,18 +351,47 @@ export class Latchkey {
     });
   }
 
+  /** Return the stored pair. A page gets its first one by the cookie, if there is one. */
+  async #current() {
+    if (this.#cookie) await (this.#resuming ??= this.#resume());
+    return this.store.get();
+  }
+
+  async #resume() {
+    try {
+      await this.#alone(async () => {
+        if (await this.store.get()) return;
+        await this.store.set(await this.#rotate());
+      });
+    } catch (error) {
+      if (error.status === 401) return; // Nobody is signed in.
+      this.#resuming = undefined;
+      throw error;
+    }
+  }
+
+  /** Send the refresh token, of the cookie unless there is a pair, and return the new pair. */
+  #rotate(pair) {
+    const body = this.#cookie ? {} : { refresh_token: pair.refresh_token };
+    return this.#send("POST", "/auth/refresh", body, { signal: rotationSignal() });
+  }
+
+  /** Return a body that asks for the refresh token in the cookie, if that is where it is kept. */
+  #wanting(body) {
+    return this.#cookie ? { ...body, cookie: true } : body;
+  }
+
   /** Return a newer pair of the same session. Concurrent callers in all tabs share one refresh. */
   refresh(old) {
     return this.#alone(async () => {
       const pair = await this.store.get();
       // Another tab may have signed in as another user, who must not send this request.
-      if (!pair || sessionOf(pair) !== sessionOf(old)) {
-        throw new ApiError(401, { code: "token_not_valid", detail: "Signed out." });
-      }
+      if (!pair || sessionOf(pair) !== sessionOf(old)) throw signedOut();
       if (pair.access_token !== old.access_token) return pair;
       try {
-        const body = { refresh_token: pair.refresh_token };
-        const fresh = await this.#send("POST", "/auth/refresh", body, { signal: rotationSignal() });
+        const fresh = await this.#rotate(pair);
+        // A page of another origin may have signed in too, with the same cookie.
+        if (sessionOf(fresh) !== sessionOf(old)) throw signedOut();
         await this.#replace(pair, fresh);
         return fresh;
       } catch (error) {
@@ -341,6 +453,8 @@ export class Latchkey {
       headers,
       body: isForm ? body : JSON.stringify(body),
       signal,
+      // Only these routes use the cookie, and only there the service allows credentials to other origins.
+      credentials: this.#cookie && path.startsWith("/auth/") ? "include" : undefined,
     });
     const content = parse((await response.text()) || "null");
     if (response.ok && content !== undefined) return content;
@@ -357,6 +471,10 @@ function errorOf(method, response, problem) {
   // A proxy does not know whether the request was processed.
   const isRepeatable = [502, 504].includes(response.status) && IDEMPOTENT.includes(method);
   return new ApiError(response.status, problem, { retryAfter, isRepeatable });
+}
+
+function signedOut() {
+  return new ApiError(401, { code: "token_not_valid", detail: "Signed out." });
 }
 
 /** Return a signal for a request that replaces the refresh token, if the platform has timeouts. */
@@ -397,4 +515,68 @@ async function sleep(seconds, signal, onWait) {
     clearTimeout(timer);
     onWait(0);
   }
+}
+
+/** Let the browser create a passkey, and return its credential as JSON. */
+async function createPasskey({ user, challenge, excludeCredentials, ...rest }, { signal } = {}) {
+  const publicKey = {
+    ...rest,
+    user: { ...user, id: bytesOf(user.id) },
+    challenge: bytesOf(challenge),
+    excludeCredentials: excludeCredentials.map(descriptorOf),
+  };
+  return jsonOf(await navigator.credentials.create({ publicKey, signal }));
+}
+
+/**
+ * Let the browser use a passkey, and return its credential as JSON. An offer in a field may last longer
+ * than its challenge; the result is then null.
+ */
+async function getPasskey({ challenge, allowCredentials = [], ...rest }, { mediation, signal } = {}) {
+  const publicKey = { ...rest, challenge: bytesOf(challenge), allowCredentials: allowCredentials.map(descriptorOf) };
+  const controller = new AbortController();
+  const cancel = () => controller.abort(signal.reason);
+  signal?.addEventListener("abort", cancel);
+  if (signal?.aborted) cancel();
+  let hasExpired = false;
+  const expire = () => {
+    hasExpired = true;
+    controller.abort();
+  };
+  // Browsers observe the timeout of a dialog, and not that of an offer in a field.
+  const timer = mediation === "conditional" ? setTimeout(expire, rest.timeout * 0.8) : undefined;
+  try {
+    return jsonOf(await navigator.credentials.get({ publicKey, mediation, signal: controller.signal }));
+  } catch (error) {
+    if (hasExpired) return null;
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", cancel);
+  }
+}
+
+// Not every browser has PublicKeyCredential.parse…FromJSON, and not every password manager has toJSON.
+
+function descriptorOf({ id, ...rest }) {
+  return { ...rest, id: bytesOf(id) };
+}
+
+function jsonOf({ id, rawId, type, authenticatorAttachment, response }) {
+  const names = ["clientDataJSON", "attestationObject", "authenticatorData", "signature", "userHandle"];
+  const given = names.filter((name) => response[name]);
+  const texts = Object.fromEntries(given.map((name) => [name, textOf(response[name])]));
+  const transports = response.getTransports?.();
+  return { id, rawId: textOf(rawId), type, authenticatorAttachment, response: { ...texts, transports } };
+}
+
+/** Decode base64url. */
+function bytesOf(text) {
+  const binary = atob(text.replaceAll("-", "+").replaceAll("_", "/"));
+  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+}
+
+function textOf(buffer) {
+  const binary = String.fromCharCode(...new Uint8Array(buffer));
+  return btoa(binary).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }

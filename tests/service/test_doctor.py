@@ -18,7 +18,8 @@ from ops.service_checks import Service, SkippedError, problem_in
 from tests.rig.gunicorn import Server, serve
 from tests.rig.smtp import MailServer, use_mailer, worker
 
-SESSION = ["readiness", "register", "log in", "client address", "refresh", "replay", "end"]
+SESSION = ["readiness", "register", "log in", "client address", "refresh", "refresh by cookie"]
+SESSION += ["replay", "end"]
 EMAILS = ["verify address", "forgot password", "reset password", "change address"]
 EMAILS += ["second factor", "undo"]
 
@@ -35,9 +36,13 @@ def registration(request: pytest.FixtureRequest, settings: Settings) -> str:
 
 
 @pytest.fixture
-def variables(registration: str, tmp_path: Path) -> dict[str, str]:
-    mailbox = f"filemail://{tmp_path}/mail"
-    return {"EMAIL_URL": mailbox, "REGISTRATION": registration}
+def variables(registration: str, settings: Settings, tmp_path: Path) -> dict[str, str]:
+    settings.REFRESH_COOKIE = registration == "open"
+    return {
+        "EMAIL_URL": f"filemail://{tmp_path}/mail",
+        "REGISTRATION": registration,
+        "REFRESH_COOKIE": str(settings.REFRESH_COOKIE),
+    }
 
 
 @pytest.fixture
@@ -119,6 +124,17 @@ class TestOpenRegistration:
         assert steps[-2:] == [("failed", "refresh"), ("ok", "clean up")]
         assert "failed  refresh: no" in text
         assert not User.objects.exists()
+
+
+@pytest.mark.parametrize("registration", ["open"], indirect=True)
+def test_a_rejected_refresh_by_cookie_names_the_variables(server: Server) -> None:
+    service = Service(server_url(server).rstrip("/"))
+    service.pair = {"refresh_token": "x"}
+
+    with pytest.raises(CheckError, match="returned 401 instead of 200; check TRUSTED_PROXY_COUNT"):
+        service.refresh_by_cookie()
+
+    assert service.headers == {}
 
 
 @pytest.mark.parametrize("registration", ["verified"], indirect=True)

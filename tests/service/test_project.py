@@ -55,6 +55,9 @@ CLOSED = {
     ("POST", "/auth/password"),
     ("GET", "/users/me"),
     ("GET", "/users/me/security"),
+    ("GET", "/users/me/tokens"),
+    ("POST", "/users/me/tokens"),
+    ("DELETE", "/users/me/tokens/{id}"),
     ("POST", "/users/me/email"),
     ("POST", "/users/me/email/verification"),
     ("POST", "/users/me/email/verify"),
@@ -101,8 +104,11 @@ def test_the_schema_lists_every_route() -> None:
     for pattern, view in routes(get_resolver().url_patterns):
         if pattern.startswith("api/v1") and view.__module__.partition(".")[0] in PACKAGES:
             path = pattern.removeprefix("api/v1")
-            path = path.replace("<int:pk>", "{id}").replace("<uuid:pk>", "{id}")
+            path = re.sub("<[a-z]+:pk>", "{id}", path)
             assert path in described
+
+
+UUIDS = re.compile("sessions|passkeys")
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(operations()))
@@ -110,7 +116,7 @@ def test_every_route_rejects_anonymous_clients_except_a_list(
     client: APIClient, db: None, method: str, path: str
 ) -> None:
     """A route of an own app is closed if its description requires a token."""
-    identifier = "00000000-0000-4000-8000-000000000000" if "sessions" in path else "1"
+    identifier = "00000000-0000-4000-8000-000000000000" if UUIDS.search(path) else "1"
     url = API + re.sub(r"\{\w+\}", identifier, path)
     needs_token = {} not in operations()[method, path].get("security", [{}])
 
@@ -164,7 +170,8 @@ def test_every_operation_describes_its_error_responses() -> None:
             assert {"bearer": []} in operation["security"]
             assert ({} in operation["security"]) == (path == "/auth/password")
         is_change_of_user = path.startswith("/users") and method != "GET"
-        assert ("429" in errors) == (path.startswith("/auth/") or is_change_of_user)
+        is_own_list = path.startswith("/auth/") or path == "/users/me/tokens"
+        assert ("429" in errors) == (is_own_list or is_change_of_user)
         for status in errors:
             content = operation["responses"][status]["content"]
             assert list(content) == ["application/problem+json"]

@@ -84,6 +84,7 @@ class Command(BaseCommand):
             ("log in", service.log_in),
             ("client address", service.check_address),
             ("refresh", service.refresh),
+            ("refresh by cookie", service.refresh_by_cookie),
             ("replay", service.replay),
             ("end", service.check_ended),
             ("verify address", service.verify),
