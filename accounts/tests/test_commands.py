@@ -41,18 +41,21 @@ class TestPruneSessions:
         assert run("prunesessions", "--dry-run") == (
             "3 session(s) would be deleted.\n1 event(s) would be deleted.\n"
             "0 email(s) would be deleted.\n0 ticket(s) would be deleted.\n"
+            "0 unconfirmed authenticator app(s) would be deleted.\n"
             "1 console session(s) would be deleted.\n"
         )
         assert user.sessions.count() == 4
         assert run("prunesessions", "--batch", "2") == (
             "3 session(s) deleted.\n1 event(s) deleted.\n0 email(s) deleted.\n"
-            "0 ticket(s) deleted.\n1 console session(s) deleted.\n"
+            "0 ticket(s) deleted.\n0 unconfirmed authenticator app(s) deleted.\n"
+            "1 console session(s) deleted.\n"
         )
         assert browser.get("/admin/").status_code == 200
         assert live.get(f"{API}/users/me").status_code == 200
         assert run("prunesessions") == (
             "0 session(s) deleted.\n0 event(s) deleted.\n0 email(s) deleted.\n"
-            "0 ticket(s) deleted.\n0 console session(s) deleted.\n"
+            "0 ticket(s) deleted.\n0 unconfirmed authenticator app(s) deleted.\n"
+            "0 console session(s) deleted.\n"
         )
 
 

@@ -193,9 +193,9 @@ class TestRequest:
     ) -> None:
         request = User.request_email_change
 
-        def deactivate_before(self: User, address: str) -> None:
+        def deactivate_before(self: User, address: str, **options: Any) -> None:
             User.objects.filter(pk=self.pk).update(is_active=False)
-            request(self, address)
+            request(self, address, **options)
 
         monkeypatch.setattr(User, "request_email_change", deactivate_before)
 

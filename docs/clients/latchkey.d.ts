@@ -101,6 +101,10 @@ export class Latchkey {
   changeEmail(email: string, options?: CallOptions): Promise<unknown>;
   verifyEmail(token: string, options?: CallOptions): Promise<User>;
   security(options?: CallOptions): Promise<ResponseOf<"GET /users/me/security">>;
+  beginTotp(options?: CallOptions): Promise<ResponseOf<"POST /users/me/totp">>;
+  confirmTotp(code: string, options?: CallOptions): Promise<string[] | null>;
+  removeTotp(options?: CallOptions): Promise<null>;
+  replaceRecoveryCodes(options?: CallOptions): Promise<string[]>;
   passkeys(options?: CallOptions): AsyncGenerator<Passkey>;
   addPasskey(name: string, options?: CallOptions): Promise<NewPasskey>;
   removePasskey(id: string, options?: CallOptions): Promise<null>;
