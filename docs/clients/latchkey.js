@@ -140,7 +140,10 @@ export class Latchkey {
     return this.#anonymously("/users", user, options);
   }
 
-  /** Sign in and return the user. */
+  /**
+   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`, whose
+   * `problem` `completeLogin` takes.
+   */
   login(identity, password, options) {
     return this.#begin("/auth/login", { identity, password }, options);
   }
@@ -158,13 +161,15 @@ export class Latchkey {
     return this.#begin("/auth/passkey", { credential }, options);
   }
 
-  /**
-   * Complete a login after a 403 `mfa_required` and return the user. `problem` is that of the error. The
-   * `code` is one of an authenticator app or a recovery code; without it the browser asks for a passkey.
-   */
-  async completeLogin({ mfa_token, passkey_options }, code, options) {
-    const proof = code ? { code } : { credential: await getPasskey(passkey_options, options) };
+  /** Prove a second factor by `{ code }`, of an authenticator app or for recovery, and return the user. */
+  completeLogin(mfa_token, proof, options) {
     return this.#begin("/auth/mfa", { mfa_token, ...proof }, options);
+  }
+
+  /** Prove a second factor by passkey and return the user; `problem` is that of the `mfa_required`. */
+  async completeLoginWithPasskey({ mfa_token, passkey_options }, options) {
+    const credential = await getPasskey(passkey_options, options);
+    return this.completeLogin(mfa_token, { credential }, options);
   }
 
   /** Begin a session by a request that returns its tokens; return the user. */
@@ -240,6 +245,26 @@ export class Latchkey {
     return this.request("GET", "/users/me/security", undefined, options);
   }
 
+  /** Return the `secret` and the `uri`, to show as a QR code, of an authenticator app. */
+  beginTotp(options) {
+    return this.request("POST", "/users/me/totp", undefined, options);
+  }
+
+  /** Add the authenticator app with a code of it; return recovery codes if it is the first second factor. */
+  async confirmTotp(code, options) {
+    return (await this.request("POST", "/users/me/totp/confirm", { code }, options)).recovery_codes;
+  }
+
+  /** Remove the authenticator app, and with the last factor the recovery codes. */
+  removeTotp(options) {
+    return this.request("DELETE", "/users/me/totp", undefined, options);
+  }
+
+  /** Return new recovery codes; the old ones become invalid. */
+  async replaceRecoveryCodes(options) {
+    return (await this.request("POST", "/users/me/recovery-codes", undefined, options)).recovery_codes;
+  }
+
   /** Iterate over the user's passkeys. */
   passkeys(options) {
     return this.paginate("/users/me/passkeys", options);
@@ -256,15 +281,9 @@ export class Latchkey {
     return this.request("DELETE", `/users/me/passkeys/${id}`, undefined, options);
   }
 
-  /** Prove a passkey after a 403 `reauthentication_required`, as `reauthenticate` does. */
-  async reauthenticateWithPasskey(options) {
-    const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
-    return this.reauthenticate({ credential: await getPasskey(publicKey, options) }, options);
-  }
-
   /**
    * Prove `{ password }` again after a 403 `reauthentication_required`; then repeat that request.
-   * The session gets new tokens, as by a refresh.
+   * A user with a second factor proves `{ password, code }`. The session gets new tokens, as by a refresh.
    */
   reauthenticate(proof, options) {
     return this.#authorized(options, (access) => {
@@ -276,6 +295,12 @@ export class Latchkey {
       });
       return abortable(rotation, options?.signal);
     });
+  }
+
+  /** Prove a passkey after a 403 `reauthentication_required`, as `reauthenticate` does. */
+  async reauthenticateWithPasskey(options) {
+    const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
+    return this.reauthenticate({ credential: await getPasskey(publicKey, options) }, options);
   }
 
   /** Iterate over the user's active sessions. */

@@ -287,7 +287,7 @@ export interface Profile {
   date_joined?: string;
 }
 
-export interface PublicKeyCredentialCreationOptions {
+export interface PublicKeyCredentialCreationOptionsJSON {
   rp: RelyingParty;
   user: CredentialUser;
   /** In base64url, without padding. */
@@ -300,7 +300,7 @@ export interface PublicKeyCredentialCreationOptions {
   attestation: string;
 }
 
-export interface PublicKeyCredentialRequestOptions {
+export interface PublicKeyCredentialRequestOptionsJSON {
   /** In base64url, without padding. */
   challenge: string;
   /** Milliseconds. */
@@ -447,7 +447,7 @@ export interface Routes {
   "POST /auth/logout-all": { response: RevokedSessions };
   "POST /auth/mfa": { body: SecondFactorRequest; response: LoginResponse };
   "POST /auth/passkey": { body: PasskeySignInRequest; response: LoginResponse };
-  "POST /auth/passkey/options": { body: Record<string, unknown>; response: PublicKeyCredentialRequestOptions };
+  "POST /auth/passkey/options": { body: Record<string, unknown>; response: PublicKeyCredentialRequestOptionsJSON };
   "POST /auth/password": { body: PasswordChangeRequest; response: null };
   "POST /auth/password/forgot": { body: ForgotPasswordRequest; response: Record<string, unknown> };
   "POST /auth/password/reset": { body: PasswordResetRequest; response: null };
@@ -473,7 +473,7 @@ export interface Routes {
   "GET /users/me/passkeys": { response: PaginatedPasskeyList };
   "POST /users/me/passkeys": { body: NewPasskeyRequest; response: NewPasskey };
   "DELETE /users/me/passkeys/{id}": { response: null };
-  "POST /users/me/passkeys/options": { response: PublicKeyCredentialCreationOptions };
+  "POST /users/me/passkeys/options": { response: PublicKeyCredentialCreationOptionsJSON };
   "POST /users/me/recovery-codes": { response: RecoveryCodes };
   "GET /users/me/security": { response: Security };
   "GET /users/me/tokens": { response: PaginatedApiTokenList };
