@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.templatetags.admin_urls import admin_urlname
@@ -27,20 +26,21 @@ from accounts.admin.pages import (
     moment,
     tag,
 )
-from accounts.models import ApiToken, Event, OutgoingEmail, Session, User, UserQuerySet
+from accounts.models import (
+    ApiToken,
+    Event,
+    Invitation,
+    OutgoingEmail,
+    Session,
+    User,
+    UserQuerySet,
+)
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
 # Shown in lists of their own on the user's page; nobody deletes them by themselves.
 OWN_MODELS = (Session, ApiToken, OutgoingEmail)
 SHOWN = 10  # rows of a user's sessions, events and emails, on the user's page
-INVITATION = _("The user gets an email with a link to choose a password.")
-
-
-class NewUserForm(forms.ModelForm):
-    class Meta:
-        model = User
-        fields = ("username", "email", "names")
 
 
 class UserForm(UserChangeForm):
@@ -54,7 +54,6 @@ class UserForm(UserChangeForm):
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin):
     form = UserForm
-    add_form = NewUserForm
     list_display = ["username", "email", "names", "state", "devices", "is_staff", JOINED]
     list_filter = ["is_active", "must_change_password", "is_staff", "is_superuser", "groups"]
     search_fields = ["username", "email", "names"]
@@ -66,9 +65,6 @@ class UserAdmin(DjangoUserAdmin):
         ("State", {"fields": ["is_active", "must_change_password"]}),
         (_("Permissions"), {"fields": RANKS, "classes": ["collapse"]}),
         ("Dates", {"fields": ["date_joined", "last_login", "password_changed_at"]}),
-    ]
-    add_fieldsets = [
-        (None, {"fields": ["username", "email", "names"], "description": INVITATION}),
     ]
     actions = ["end_sessions", "deactivate", "activate", "force_password_change"]
     actions += ["send_reset_link", "send_verification"]
@@ -121,15 +117,13 @@ class UserAdmin(DjangoUserAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         names = list(super().get_readonly_fields(request, obj))
         if not request.user.is_superuser:
-            names += [*RANKS, *(["email"] if obj else [])]
+            names += [*RANKS, "email"]
         return names
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        """Save the user, and send a new one a link to choose a password, as a forced change."""
-        if not change:
-            obj.set_unusable_password()
+        """Save the user, and send a link to choose a password if another one is forced."""
         super().save_model(request, obj, form, change)
-        if not change or ("must_change_password" in form.changed_data and obj.must_change_password):
+        if "must_change_password" in form.changed_data and obj.must_change_password:
             changes.report(request, changes.send_reset_link(obj))
 
     def save_related(self, request: HttpRequest, form: Any, *args: Any, **kwargs: Any) -> None:
@@ -195,6 +189,10 @@ class UserAdmin(DjangoUserAdmin):
             own("<int:pk>/set/<slug:action>/", self.set_one),
             *super().get_urls(),
         ]
+
+    def add_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Send an invitation: its recipient chooses the username and the password."""
+        return self.admin_site.get_model_admin(Invitation).add_view(request)
 
     def user_change_password(self, *args: Any, **kwargs: Any) -> HttpResponse:
         """Reject Django's page for staff to choose a user's password."""

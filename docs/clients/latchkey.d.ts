@@ -1,6 +1,18 @@
 // The types of latchkey.js. `manage.py clienttypes` writes those of the API into schema.d.ts.
 
-import type { AuthenticationCredentialRequest, Event, NewPasskey, Passkey, Problem, Registration, RegistrationRequest, Routes, Session, TokenPair, User } from "./schema.js";
+import type {
+  AuthenticationCredentialRequest,
+  Event,
+  NewPasskey,
+  Passkey,
+  Problem,
+  PublicKeyCredentialRequestOptionsJSON,
+  RegistrationRequest,
+  Routes,
+  Session,
+  TokenPair,
+  User,
+} from "./schema.js";
 
 export interface Store {
   /** All tabs with a store of this name share its tokens. */
@@ -31,6 +43,7 @@ export interface PasskeyOptions extends CallOptions {
   mediation?: "conditional";
 }
 
+export type SecondFactor = { code: string } | { credential: AuthenticationCredentialRequest };
 export type Proof = { password: string; code?: string } | { credential: AuthenticationCredentialRequest };
 
 export type Method = "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -57,7 +70,12 @@ export class ApiError extends Error {
   readonly status: number;
   readonly code: string | undefined;
   /** `mfa_required` and `reauthentication_required` have `methods`. */
-  readonly problem: Partial<Problem> & { mfa_token?: string; methods?: string[]; reset_token?: string };
+  readonly problem: Partial<Problem> & {
+    mfa_token?: string;
+    methods?: string[];
+    passkey_options?: PublicKeyCredentialRequestOptionsJSON;
+    reset_token?: string;
+  };
   readonly retryAfter: number | undefined;
   readonly isRepeatable: boolean;
 }
@@ -70,10 +88,11 @@ export class Latchkey {
   constructor(base: string, options?: Options);
   readonly base: string;
   readonly store: Store;
-  register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
+  register(user: RegistrationRequest, options?: CallOptions): Promise<User>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
   loginWithPasskey(options?: PasskeyOptions): Promise<User>;
-  completeLogin(problem: Partial<Problem>, code?: string, options?: CallOptions): Promise<User>;
+  completeLogin(mfaToken: string, proof: SecondFactor, options?: CallOptions): Promise<User>;
+  completeLoginWithPasskey(problem: ApiError["problem"], options?: CallOptions): Promise<User>;
   logout(options?: CallOptions): Promise<void>;
   logoutAll(options?: CallOptions): Promise<number>;
   changePassword(currentPassword: string, newPassword: string, options?: CallOptions): Promise<null>;
@@ -91,8 +110,8 @@ export class Latchkey {
   passkeys(options?: CallOptions): AsyncGenerator<Passkey>;
   addPasskey(name: string, options?: CallOptions): Promise<NewPasskey>;
   removePasskey(id: string, options?: CallOptions): Promise<null>;
-  reauthenticateWithPasskey(options?: CallOptions): Promise<void>;
   reauthenticate(proof: Proof, options?: CallOptions): Promise<void>;
+  reauthenticateWithPasskey(options?: CallOptions): Promise<void>;
   sessions(options?: CallOptions): AsyncGenerator<Session>;
   endSession(id: string, options?: CallOptions): Promise<null>;
   events(options?: CallOptions): AsyncGenerator<Event>;

@@ -93,7 +93,7 @@ export interface Event {
   new_device: boolean;
 }
 
-export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "token_created" | "token_ended" | "factor_added" | "factor_removed" | "factor_reset_begun" | "factors_reset" | "recovery_code_used" | "recovery_codes_replaced" | "passkey_cloned" | "mail_requested" | "mail_failed" | "limit_reached";
+export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "token_created" | "token_ended" | "factor_added" | "factor_removed" | "factor_reset_begun" | "factors_reset" | "recovery_code_used" | "recovery_codes_replaced" | "passkey_cloned" | "invited" | "exported" | "mail_requested" | "mail_failed" | "limit_reached";
 
 export interface FirstRecoveryCodes {
   recovery_codes: Array<string> | null;
@@ -287,7 +287,7 @@ export interface Profile {
   date_joined?: string;
 }
 
-export interface PublicKeyCredentialCreationOptions {
+export interface PublicKeyCredentialCreationOptionsJSON {
   rp: RelyingParty;
   user: CredentialUser;
   /** In base64url, without padding. */
@@ -300,7 +300,7 @@ export interface PublicKeyCredentialCreationOptions {
   attestation: string;
 }
 
-export interface PublicKeyCredentialRequestOptions {
+export interface PublicKeyCredentialRequestOptionsJSON {
   /** In base64url, without padding. */
   challenge: string;
   /** Milliseconds. */
@@ -326,15 +326,6 @@ export interface RefreshRequest {
   refresh_token?: string;
   /** true: return the refresh token in a cookie. Only with REFRESH_COOKIE. */
   cookie?: unknown;
-}
-
-export interface Registration {
-  id: number;
-  username: string;
-  email: string;
-  email_verified: boolean;
-  names?: string;
-  date_joined: string;
 }
 
 export interface RegistrationCredential {
@@ -365,9 +356,10 @@ export interface RegistrationEmailRequest {
 
 export interface RegistrationRequest {
   username: string;
-  email: string;
+  email?: string;
   names?: string;
   password: string;
+  registration_token?: string;
 }
 
 export interface RelyingParty {
@@ -455,7 +447,7 @@ export interface Routes {
   "POST /auth/logout-all": { response: RevokedSessions };
   "POST /auth/mfa": { body: SecondFactorRequest; response: LoginResponse };
   "POST /auth/passkey": { body: PasskeySignInRequest; response: LoginResponse };
-  "POST /auth/passkey/options": { body: Record<string, unknown>; response: PublicKeyCredentialRequestOptions };
+  "POST /auth/passkey/options": { body: Record<string, unknown>; response: PublicKeyCredentialRequestOptionsJSON };
   "POST /auth/password": { body: PasswordChangeRequest; response: null };
   "POST /auth/password/forgot": { body: ForgotPasswordRequest; response: Record<string, unknown> };
   "POST /auth/password/reset": { body: PasswordResetRequest; response: null };
@@ -469,7 +461,7 @@ export interface Routes {
   "GET /product/{id}": { response: Product };
   "PATCH /product/{id}": { body: PatchedProductRequest; response: Product };
   "DELETE /product/{id}": { response: null };
-  "POST /users": { body: RegistrationRequest; response: Registration };
+  "POST /users": { body: RegistrationRequest; response: User };
   "GET /users/{id}": { response: Profile };
   "PATCH /users/{id}": { body: PatchedUserRequest; response: User };
   "DELETE /users/{id}": { response: null };
@@ -477,10 +469,11 @@ export interface Routes {
   "POST /users/me/email": { body: EmailChangeRequest; response: Record<string, unknown> };
   "POST /users/me/email/verification": { response: Record<string, unknown> };
   "POST /users/me/email/verify": { body: EmailTokenRequest; response: User };
+  "GET /users/me/export": { response: Record<string, unknown> };
   "GET /users/me/passkeys": { response: PaginatedPasskeyList };
   "POST /users/me/passkeys": { body: NewPasskeyRequest; response: NewPasskey };
   "DELETE /users/me/passkeys/{id}": { response: null };
-  "POST /users/me/passkeys/options": { response: PublicKeyCredentialCreationOptions };
+  "POST /users/me/passkeys/options": { response: PublicKeyCredentialCreationOptionsJSON };
   "POST /users/me/recovery-codes": { response: RecoveryCodes };
   "GET /users/me/security": { response: Security };
   "GET /users/me/tokens": { response: PaginatedApiTokenList };
