@@ -1,7 +1,7 @@
 """Signing in and out, and staying signed in."""
 
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
@@ -14,7 +14,7 @@ from rest_framework.response import Response
 
 from accounts import tokens
 from accounts.authentication import TokenNotValid
-from accounts.failures import LoginFailures, counting
+from accounts.failures import count_completion, counting
 from accounts.models import (
     OutgoingEmail,
     PasswordChangeRequiredError,
@@ -25,7 +25,6 @@ from accounts.models import (
     StaleLoginError,
     Ticket,
     TicketError,
-    User,
     WrongCodeError,
     WrongPasskeyError,
     mfa_tickets,
@@ -117,9 +116,7 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
         return Response(LoginResponseSerializer(session).data)
 
     def complete(self, request: Request, ticket: Ticket, proof: Proof) -> Session:
-        user, address = cast("User", ticket.user), request.META["REMOTE_ADDR"]
-        user.failures = LoginFailures(user, "", address, source=ticket.data["source"])
-        user.failures.count()
+        user = count_completion(ticket, request.META["REMOTE_ADDR"])
         with counting(user, proof):
             return start_session(request, user, proof)
 
