@@ -139,9 +139,18 @@ class FactorsModel(ChangesModel):
         return RecoveryCode.objects.replace(user)
 
     def lock_to_change_factors(self, session: Session | None) -> "User":
-        """Lock the row; raises StaleLoginError where the session or the account has changed."""
+        """
+        Lock the row; raises StaleLoginError where the session or the account has changed.
+
+        A session of the console has none of the API's: it belongs to the epoch of this user.
+        """
         user = cast("User", self).lock_verified()
-        if session and not self.sessions.active().filter(pk=session.pk).exists():
+        is_current = (
+            self.sessions.active().filter(pk=session.pk).exists()
+            if session
+            else user.session_epoch == self.session_epoch
+        )
+        if not is_current:
             raise StaleLoginError
         return user
 
