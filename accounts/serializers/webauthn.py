@@ -20,7 +20,7 @@ class DescriptorSerializer(Serializer):
     transports = ListField(child=CharField())
 
 
-@extend_schema_serializer(component_name="PublicKeyCredentialRequestOptions")
+@extend_schema_serializer(component_name="PublicKeyCredentialRequestOptionsJSON")
 class RequestOptionsSerializer(Serializer):
     challenge = CharField(help_text=BASE64URL)
     timeout = IntegerField(help_text="Milliseconds.")
@@ -51,7 +51,7 @@ class AuthenticatorSelectionSerializer(Serializer):
     userVerification = CharField()
 
 
-@extend_schema_serializer(component_name="PublicKeyCredentialCreationOptions")
+@extend_schema_serializer(component_name="PublicKeyCredentialCreationOptionsJSON")
 class CreationOptionsSerializer(Serializer):
     rp = RelyingPartySerializer()
     user = CredentialUserSerializer()

@@ -1,19 +1,26 @@
 """Signing in with a passkey alone, and every reason why it does not."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db.models.functions import Now
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
 from accounts.models import Event, Passkey, Session, Ticket, User
+from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from accounts.tests.test_fresh import claims_of
 from accounts.webauthn import LONGEST_CREDENTIAL, encode
-from conftest import API, SignIn
+from conftest import API, PASSWORD, SignIn
 from tests.rig.authenticator import ELIGIBLE, PRESENT, VERIFIED, Authenticator
+from tests.rig.gunicorn import database_url
 from tests.rig.lifecycle import delivered, errors, forgot, inbox, post, reset_by_email
+from tests.rig.machine import ROOT
 from tests.rig.passkeys import (
     PATH,
     add_passkey,
@@ -324,3 +331,43 @@ class TestCost:
     ) -> None:
         with django_assert_num_queries(0):
             client.post(f"{API}/auth/passkey", {"credential": {}})
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_worker_that_verifies_none_does_not_import_the_library(
+        self, settings: Settings, monkeypatch: pytest.MonkeyPatch, make_user: Any, sign_in: SignIn
+    ) -> None:
+        settings.PASSWORD_HASHERS = ["accounts.passwords.BoundedBCryptSHA256PasswordHasher"]
+        monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 4)
+        user = make_user("alice", email_verified_at=timezone.now())
+        make_user("bob")
+        add_passkey(sign_in(user))
+
+        output = subprocess.check_output(
+            [sys.executable, "-c", LOGINS],
+            cwd=ROOT,
+            env=os.environ
+            | {"DJANGO_SETTINGS_MODULE": "tests.rig.settings", "BCRYPT_ROUNDS": "4"}
+            | {"DATABASE_URL": database_url()},
+            text=True,
+        )
+
+        assert output == "200 403 200 401 False False\n"
+
+
+LOGINS = f"""if True:
+    import logging, sys
+    from config.wsgi import application
+    from django.test import Client
+    logging.disable()
+    client, found = Client(), []
+    for path, body in [
+        ("login", {{"identity": "bob", "password": "{PASSWORD}"}}),
+        ("login", {{"identity": "alice", "password": "{PASSWORD}"}}),
+        ("passkey/options", {{}}),
+        ("passkey", {{"credential": {{}}}}),
+    ]:
+        url = f"{API}/auth/{{path}}"
+        response = client.post(url, body, "application/json", headers={{"Host": "localhost"}})
+        found.append(response.status_code)
+    print(*found, "webauthn" in sys.modules, "cbor2" in sys.modules)
+"""

@@ -1,6 +1,19 @@
 // The types of latchkey.js. `manage.py clienttypes` writes those of the API into schema.d.ts.
 
-import type { AuthenticationCredentialRequest, Event, NewPasskey, Passkey, Problem, Registration, RegistrationRequest, Routes, Session, TokenPair, User } from "./schema.js";
+import type {
+  AuthenticationCredentialRequest,
+  Event,
+  NewPasskey,
+  Passkey,
+  Problem,
+  PublicKeyCredentialRequestOptionsJSON,
+  Registration,
+  RegistrationRequest,
+  Routes,
+  Session,
+  TokenPair,
+  User,
+} from "./schema.js";
 
 export interface Store {
   /** All tabs with a store of this name share its tokens. */
@@ -29,6 +42,7 @@ export interface PasskeyOptions extends CallOptions {
   mediation?: "conditional";
 }
 
+export type SecondFactor = { code: string } | { credential: AuthenticationCredentialRequest };
 export type Proof = { password: string; code?: string } | { credential: AuthenticationCredentialRequest };
 
 export type Method = "GET" | "HEAD" | "OPTIONS" | "POST" | "PUT" | "PATCH" | "DELETE";
@@ -54,7 +68,13 @@ type Row<Path extends string> = ResponseOf<`GET ${Path}`> extends { results: Arr
 export class ApiError extends Error {
   readonly status: number;
   readonly code: string | undefined;
-  readonly problem: Partial<Problem>;
+  /** `mfa_required` and `reauthentication_required` have `methods`. */
+  readonly problem: Partial<Problem> & {
+    mfa_token?: string;
+    methods?: string[];
+    passkey_options?: PublicKeyCredentialRequestOptionsJSON;
+    reset_token?: string;
+  };
   readonly retryAfter: number | undefined;
   readonly isRepeatable: boolean;
 }
@@ -69,7 +89,8 @@ export class Latchkey {
   register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
   loginWithPasskey(options?: PasskeyOptions): Promise<User>;
-  completeLogin(problem: Partial<Problem>, code?: string, options?: CallOptions): Promise<User>;
+  completeLogin(mfaToken: string, proof: SecondFactor, options?: CallOptions): Promise<User>;
+  completeLoginWithPasskey(problem: ApiError["problem"], options?: CallOptions): Promise<User>;
   logout(options?: CallOptions): Promise<void>;
   logoutAll(options?: CallOptions): Promise<number>;
   changePassword(currentPassword: string, newPassword: string, options?: CallOptions): Promise<null>;

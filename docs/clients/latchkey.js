@@ -122,13 +122,15 @@ export class Latchkey {
     return this.#begin("/auth/passkey", { credential }, options);
   }
 
-  /**
-   * Complete a login after a 403 `mfa_required` and return the user. `problem` is that of the error. The
-   * `code` is one of an authenticator app or a recovery code; without it the browser asks for a passkey.
-   */
-  async completeLogin({ mfa_token, passkey_options }, code, options) {
-    const proof = code ? { code } : { credential: await getPasskey(passkey_options, options) };
+  /** Prove a second factor by `{ code }`, of an authenticator app or for recovery, and return the user. */
+  completeLogin(mfa_token, proof, options) {
     return this.#begin("/auth/mfa", { mfa_token, ...proof }, options);
+  }
+
+  /** Prove a second factor by passkey and return the user; `problem` is that of the `mfa_required`. */
+  async completeLoginWithPasskey({ mfa_token, passkey_options }, options) {
+    const credential = await getPasskey(passkey_options, options);
+    return this.completeLogin(mfa_token, { credential }, options);
   }
 
   /** Begin a session by a request that returns its tokens; return the user. */
@@ -216,12 +218,6 @@ export class Latchkey {
     return this.request("DELETE", `/users/me/passkeys/${id}`, undefined, options);
   }
 
-  /** Prove a passkey after a 403 `reauthentication_required`, as `reauthenticate` does. */
-  async reauthenticateWithPasskey(options) {
-    const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
-    return this.reauthenticate({ credential: await getPasskey(publicKey, options) }, options);
-  }
-
   /**
    * Prove `{ password }` again after a 403 `reauthentication_required`; then repeat that request.
    * The session gets new tokens, as by a refresh.
@@ -235,6 +231,12 @@ export class Latchkey {
       });
       return abortable(rotation, options?.signal);
     });
+  }
+
+  /** Prove a passkey after a 403 `reauthentication_required`, as `reauthenticate` does. */
+  async reauthenticateWithPasskey(options) {
+    const publicKey = await this.#anonymously("/auth/passkey/options", {}, options);
+    return this.reauthenticate({ credential: await getPasskey(publicKey, options) }, options);
   }
 
   /** Iterate over the user's active sessions. */

@@ -40,6 +40,10 @@ const other: string | undefined = (await api.request("GET", `/users/${id}`)).ema
 for await (const event of api.paginate("/auth/events?limit=3")) { const row: Event = event; }
 for await (const session of api.sessions({ signal })) { const row: Session = session; }
 for await (const event of api.events()) { const row: Event = event; }
+const passkey: boolean = (await api.addPasskey("Laptop", { signal })).synced;
+for await (const row of api.passkeys()) await api.removePasskey(row.id);
+const found: User = await api.loginWithPasskey({ mediation: "conditional", signal });
+await api.reauthenticateWithPasskey();
 const revoked: number = await api.logoutAll();
 const pair = await store.get();
 if (pair) await api.refresh(pair);
@@ -47,6 +51,7 @@ const error = new Error();
 if (error instanceof ApiError) {
   const after: number | undefined = error.retryAfter;
   const code: string | undefined = error.problem.errors?.[0]?.code;
+  const completed: User = await api.completeLoginWithPasskey(error.problem);
 }
 """
 INVALID = {

@@ -1,6 +1,7 @@
 """Passkeys in a real browser, with its virtual authenticators, against the real service."""
 
 import base64
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from conftest import PASSWORD
 from tests.rig.browser import chromium, needs_chromium
 from tests.rig.clients import CLIENTS
 from tests.rig.gunicorn import Server, serve
+from tests.rig.machine import ROOT
 from tests.rig.virtual_authenticator import VirtualAuthenticator
 
 pytestmark = needs_chromium
@@ -143,6 +145,36 @@ def test_a_passkey_from_its_registration_to_its_removal(
     assert sign_in(page) == WRONG
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_passkey_completes_a_login(page: Page, transport: str) -> None:
+    VirtualAuthenticator(page, transport)
+    add_passkey(page)
+
+    user = page.evaluate(
+        f"""() => api.login('alice', '{PASSWORD}').catch((error) => {{
+          if (error.code !== "mfa_required") throw error;
+          return api.completeLoginWithPasskey(error.problem);
+        }})"""
+    )
+
+    assert user["username"] == "alice"
+    assert Session.objects.latest("created_at").methods == ["pwd", "pop", "user", "mfa"]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_passkey_makes_a_session_fresh(page: Page, transport: str) -> None:
+    VirtualAuthenticator(page, transport)
+    added = add_passkey(page)
+
+    # The session began with the password alone.
+    code = page.evaluate("(id) => api.removePasskey(id).catch(({ code }) => code)", added["id"])
+    assert code == "reauthentication_required"
+    page.evaluate("api.reauthenticateWithPasskey()")
+    page.evaluate("(id) => api.removePasskey(id)", added["id"])
+
+    assert not Passkey.objects.exists()
+
+
 def test_a_browser_creates_one_passkey_of_a_user(page: Page) -> None:
     VirtualAuthenticator(page)
     add_passkey(page)
@@ -181,6 +213,46 @@ def test_an_offer_outlives_its_challenge_and_can_be_cancelled(page: Page) -> Non
 
     assert outcome == "enough"
     assert Ticket.objects.filter(purpose="passkey").count() >= 3
+
+
+class TestGuide:
+    """The programs of docs/AUTH_GUIDE.md."""
+
+    @pytest.fixture
+    def programs(self) -> list[str]:
+        guide = (ROOT / "docs/AUTH_GUIDE.md").read_text().partition("## Passkeys")[2]
+        programs = re.findall(r"```javascript\n(.*?)```", guide, re.DOTALL)
+        return [program.replace("a clear day in July", PASSWORD) for program in programs]
+
+    def test_by_hand(self, page: Page, server: Server, programs: list[str]) -> None:
+        page.goto(f"http://localhost:{server.port}/")
+        VirtualAuthenticator(page)
+        lines: list[str] = []
+        page.on("console", lambda line: lines.append(line.text))
+        page.evaluate(f"(async () => {{ {programs[0]} }})()")
+
+        codes, user = lines
+        assert codes.startswith("Keep these codes: [")
+        assert user == "Signed in: alice"
+
+    def test_by_the_client(self, page: Page, programs: list[str]) -> None:
+        VirtualAuthenticator(page)
+        page.evaluate(f"(async () => {{ {programs[1]} }})()")
+
+        assert not Passkey.objects.exists()
+        methods = list(Session.objects.order_by("created_at").values_list("methods", flat=True))
+        assert methods == [
+            ["pwd"],
+            ["pop", "user", "mfa"],
+            ["pop", "user", "mfa"],  # after a reauthentication
+        ]
+
+    def test_in_a_field(self, page: Page, programs: list[str]) -> None:
+        VirtualAuthenticator(page)
+        add_passkey(page)
+        page.evaluate(f"(async () => {{ {programs[2]} }})()")
+
+        assert Session.objects.latest("created_at").methods == ["pop", "user", "mfa"]
 
 
 class TestRejected:
