@@ -1,4 +1,4 @@
-"""Failed attempts at one account: how many are allowed, and what reports a lockout."""
+"""Failed attempts at one account: how many are allowed, how they are counted and reported."""
 
 import contextlib
 import hashlib
@@ -28,12 +28,17 @@ from accounts.models.factors import Code
 
 ADDRESS_MEMORY = timedelta(days=30)
 STRANGERS = "strangers"
+LOGINS = Counter(
+    "latchkey_logins", "Passwords that were presented, in the API and the admin.", ["outcome"]
+)
 CODES = Counter(
     "latchkey_codes", "Codes of second factors that were presented, by outcome.", ["outcome"]
 )
 # `rate` and `increase` need a sample before the first event, so each series starts at zero.
 for outcome in ("accepted", "refused", "limited"):
+    LOGINS.labels(outcome)
     CODES.labels(outcome)
+LOGINS.labels("busy")
 
 
 class FailuresExceededError(Throttled):

@@ -5,11 +5,11 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
+from django.db.models import QuerySet
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from accounts.models import OutgoingEmail, Session
+from accounts.models import ApiToken, OutgoingEmail, Session
 
-ACTIVE_SESSIONS_KEY = "metrics:active-sessions"
 EMAILS_KEY = "metrics:emails"
 FRESH = 60  # seconds; both are counts over a table
 DUE = """
@@ -25,9 +25,15 @@ OUTCOMES = """
 
 
 def collect() -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "latchkey_active_sessions", "Sessions that are active.", value=active_sessions()
-    )
+    for name, what, table in (
+        ("sessions", "Sessions", Session.objects),
+        ("api_tokens", "API tokens", ApiToken.objects),
+    ):
+        yield GaugeMetricFamily(
+            f"latchkey_active_{name}",
+            f"{what} that are active.",
+            value=count_active(f"metrics:active-{name}", table.active()),
+        )
     due, oldest = rows(DUE)[0]
     yield GaugeMetricFamily("latchkey_mail_due", "Emails that are due.", value=due)
     yield GaugeMetricFamily(
@@ -38,12 +44,12 @@ def collect() -> Iterator[Metric]:
     yield emails()
 
 
-def active_sessions() -> int:
-    """Count the active sessions, or return a recent count unless the cache holds no number."""
-    count = cache.get(ACTIVE_SESSIONS_KEY)
+def count_active(key: str, rows: QuerySet[Any]) -> int:
+    """Count the rows, or return a recent count unless the cache holds no number."""
+    count = cache.get(key)
     if not isinstance(count, int):
-        count = Session.objects.active().count()
-        cache.set(ACTIVE_SESSIONS_KEY, count, FRESH)
+        count = rows.count()
+        cache.set(key, count, FRESH)
     return count
 
 

@@ -5,7 +5,7 @@ from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from accounts.models import User
+from accounts.models import Session, User
 from accounts.models.proofs import MFA
 
 
@@ -60,7 +60,7 @@ class IsFresh(IsAuthenticated):
     """
     The user signed in within FRESH_MINUTES, with a second factor if there is one.
 
-    The token says so, which costs no query.
+    The access token says so, which costs no query. An API token is never fresh.
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
@@ -71,10 +71,11 @@ class IsFresh(IsAuthenticated):
 
 
 def require_fresh(request: Request) -> None:
-    session: Any = request.auth
     user: Any = request.user
-    claims = session.presented
-    if not claims.is_fresh or (user.has_second_factor and MFA not in claims.methods):
+    claims = request.auth.presented if isinstance(request.auth, Session) else None
+    if claims is None or not claims.is_fresh:
+        raise ReauthenticationRequired(user)
+    if user.has_second_factor and MFA not in claims.methods:
         raise ReauthenticationRequired(user)
 
 

@@ -1,5 +1,6 @@
 from rest_framework.routers import SimpleRouter
 
+from accounts.views.api_tokens import ApiTokenViewSet
 from accounts.views.auth import AuthViewSet
 from accounts.views.factors import FactorViewSet
 from accounts.views.lists import EventViewSet, SessionViewSet
@@ -11,6 +12,7 @@ router.register("auth/sessions", SessionViewSet, "session")
 router.register("auth/events", EventViewSet, "event")
 router.register("auth/passkey", PasskeySignInViewSet, "passkey-sign-in")
 router.register("auth", AuthViewSet, "auth")
+router.register("users/me/tokens", ApiTokenViewSet, "api-token")
 router.register("users/me/passkeys", PasskeyViewSet, "passkey")
 router.register("users/me", FactorViewSet, "factor")
 router.register("users", UserViewSet, "user")

@@ -37,6 +37,7 @@ DETAILS = {
     "password_change_required": _("The password must be changed with POST /auth/password."),
     "mfa_required": _("Prove a second factor with POST /auth/mfa."),
     "reauthentication_required": _("Sign in again for this: POST /auth/reauthenticate."),
+    "origin_not_allowed": _("Pages of this origin may not refresh by cookie."),
     "email_not_verified": _("Verify the email address first: POST /users/me/email/verification."),
     "not_found": _("The requested resource does not exist."),
     "method_not_allowed": _(

@@ -36,6 +36,7 @@ from api.uploads import PartCounter, limit_of, prepare_upload
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
+CREDENTIALS_PATH = f"/{settings.API_PATH}auth/"
 LONGEST_QUERY = 4096  # characters; gunicorn rejects longer request lines
 # The forms that proxies write: IPv4 with a port, or IPv6 in brackets with or without a port.
 ADDRESS_AND_PORT = re.compile(r"\[(?P<ipv6>[^\]]+)\](:[0-9]{1,5})?|(?P<ipv4>[^:]+):[0-9]{1,5}")
@@ -63,6 +64,19 @@ class CorsMiddleware(corsheaders.CorsMiddleware):
 
     def check_preflight(self, request: HttpRequest) -> None:
         """Return no response. django-cors-headers would respond with 200 for unknown paths too."""
+
+    def add_response_headers(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Allow credentials where the cookie of a refresh token is used, to listed origins only."""
+        response = super().add_response_headers(request, response)
+        origin = request.headers.get("Origin", "")
+        is_listed = origin in settings.CORS_ALLOWED_ORIGINS
+        if settings.REFRESH_COOKIE and is_listed and request.path_info.startswith(CREDENTIALS_PATH):
+            # Where all origins are allowed, the header is `*`, with which browsers accept none.
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Allow-Credentials"] = "true"
+        return response
 
 
 class ResponseHeadersMiddleware:

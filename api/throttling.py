@@ -4,9 +4,10 @@ Rate limits, counted by django-ratelimit.
 A view selects its limit with `throttle_scope`. `auth` counts by client address and route, and
 optionally by `throttle_ident`. `auth-read` counts by `throttle_ident` and route. Any other scope is
 one of `DEFAULT_THROTTLE_RATES`, counted by DRF's `ScopedRateThrottle`. DRF checks limits after
-permissions, so a request without a required token is not counted. Neither is a request with an
-unsupported method. Every response of a route with a limit of ours has the headers, whether it was
-counted or not. A route is a method and a path, so a 405 belongs to none.
+permissions, so a request without a required token is not counted; nor is one for which
+`throttle_ident` raises NotAuthenticated, or one with an unsupported method. Every response of a
+route with a limit of ours has the headers, whether it was counted or not. A route is a method and a
+path, so a 405 belongs to none.
 """
 
 import functools
@@ -17,7 +18,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.urls import Resolver404, resolve
 from django_ratelimit.core import get_usage
-from rest_framework.exceptions import APIException, UnsupportedMediaType
+from rest_framework.exceptions import APIException, NotAuthenticated, UnsupportedMediaType
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle, ScopedRateThrottle
 
@@ -44,7 +45,7 @@ class RouteThrottle(BaseThrottle):
         try:
             reject_cross_site_body(request)
             ident = view.throttle_ident(request) if hasattr(view, "throttle_ident") else ""
-        except UnsupportedMediaType:
+        except (UnsupportedMediaType, NotAuthenticated):
             raise
         except APIException as error:  # A malformed body counts too.
             ident, body_error = "", error

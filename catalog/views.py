@@ -38,6 +38,7 @@ class ProductViewSet(viewsets.ModelViewSet[Product]):
 
     serializer_class = ProductSerializer
     permission_classes = [IsAuthenticatedOrReadOnly, IsOwnerOrStaffOrReadOnly]
+    allows_api_tokens = True  # Without this line a request with an API token gets a 403.
     lookup_value_converter = "int"
     http_method_names = ["get", "head", "post", "patch", "delete"]
 

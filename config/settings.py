@@ -55,8 +55,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 # Core
 
 ROOT_URLCONF = "config.urls"
-# Below API_ROOT errors are JSON and requests have no cookies. config/urls.py mounts the routes of
-# this project at API_PATH; mount other versions beside them.
+# Below API_ROOT errors are JSON and requests have no cookies, except that of REFRESH_COOKIE.
+# config/urls.py mounts the routes of this project at API_PATH; mount other versions beside them.
 API_ROOT = "api/"
 API_PATH = f"{API_ROOT}v1/"
 ADMIN_ENABLED = env.flag("ADMIN_ENABLED", default=True)
@@ -239,6 +239,7 @@ SESSION_RETENTION = timedelta(days=env.integer("SESSION_RETENTION_DAYS", 30, low
 EVENT_RETENTION = timedelta(days=env.integer("EVENT_RETENTION_DAYS", 90, low=1, high=3650))
 REFRESH_GRACE = timedelta(seconds=env.integer("REFRESH_GRACE_SECONDS", 10, low=0, high=300))
 SESSION_LIMIT = env.integer("SESSION_LIMIT", 100, low=0, high=1_000_000)  # 0: none
+REFRESH_COOKIE = env.flag("REFRESH_COOKIE", default=False)
 
 # Email and the links in it
 
@@ -264,6 +265,7 @@ REGISTRATION = env.choice("REGISTRATION", ("open", "verified"), "open")
 RESET_LIFETIME = timedelta(minutes=env.integer("RESET_MINUTES", 30, low=5, high=120))
 FRESH_LIFETIME = timedelta(minutes=env.integer("FRESH_MINUTES", 10, low=1, high=1440))
 UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
+API_TOKEN_PREFIX = env.read("API_TOKEN_PREFIX", values.parse_token_prefix, "lk")
 FACTOR_RESET_DELAY = timedelta(hours=env.integer("FACTOR_RESET_HOURS", 24, low=1, high=720))
 # Whether staff need a second factor in the console.
 STAFF_MFA = env.choice("STAFF_MFA", ("required", "optional"), "optional" if DEBUG else "required")

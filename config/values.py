@@ -81,6 +81,13 @@ def parse_rate(value: str) -> tuple[int, int]:
     return int(count), int(multiple or 1) * SECONDS[unit]
 
 
+def parse_token_prefix(value: str) -> str:
+    """Parse the prefix of API tokens, which an underscore separates from the rest."""
+    if not re.fullmatch(r"[A-Za-z0-9]{1,16}", value):
+        raise ValueError("1 to 16 letters and digits, such as lk")
+    return value
+
+
 def parse_path(value: str) -> str:
     path = value.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", path):

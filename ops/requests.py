@@ -54,15 +54,16 @@ def log(request: HttpRequest, response: HttpResponseBase, seconds: float) -> Non
     method = request.method if request.method in KNOWN_METHODS else "OTHER"
     route = f"/{request.resolver_match.route}" if request.resolver_match else "-"
     REQUESTS.labels(method, route, response.status_code).observe(seconds)
-    session = getattr(request, "auth", None)  # An app's own authentication may set anything.
+    auth = getattr(request, "auth", None)  # An app's own authentication may set anything.
     fields = {
         "method": method,
         "route": route,
         "status": response.status_code,
         "duration_ms": round(1000 * seconds, 1),
         # A page has the second. It is set when the user is read: a log line reads no session.
-        "user_id": getattr(session, "user_id", getattr(request, "user_id", None)),
-        "session_id": getattr(session, "pk", None),
+        "user_id": getattr(auth, "user_id", getattr(request, "user_id", None)),
+        "session_id": getattr(auth, "session_id", None),
+        "api_token_id": getattr(auth, "api_token_id", None),
         "address": request.META["REMOTE_ADDR"],
     }
     text = "%(method)s %(route)s %(status)s %(duration_ms).0f ms"

@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.templatetags.admin_urls import admin_urlname
@@ -16,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
 from accounts.admin import changes
+from accounts.admin.api_tokens import end_tokens, may_end
 from accounts.admin.changes import can_manage
 from accounts.admin.emails import state_tag
 from accounts.admin.factors import FactorActions
@@ -27,20 +27,21 @@ from accounts.admin.pages import (
     moment,
     tag,
 )
-from accounts.models import Event, OutgoingEmail, Session, User, UserQuerySet
+from accounts.models import (
+    ApiToken,
+    Event,
+    Invitation,
+    OutgoingEmail,
+    Session,
+    User,
+    UserQuerySet,
+)
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
 # Shown in lists of their own on the user's page; nobody deletes them by themselves.
-OWN_MODELS = (Session, OutgoingEmail)
+OWN_MODELS = (Session, ApiToken, OutgoingEmail)
 SHOWN = 10  # rows of a user's sessions, events and emails, on the user's page
-INVITATION = _("The user gets an email with a link to choose a password.")
-
-
-class NewUserForm(forms.ModelForm):
-    class Meta:
-        model = User
-        fields = ("username", "email", "names")
 
 
 class UserForm(UserChangeForm):
@@ -54,7 +55,6 @@ class UserForm(UserChangeForm):
 @admin.register(User)
 class UserAdmin(FactorActions, DjangoUserAdmin):
     form = UserForm
-    add_form = NewUserForm
     list_display = ["username", "email", "names", "state", "second_factor", "devices"]
     list_display += ["is_staff", JOINED]
     list_filter = ["is_active", "must_change_password", "has_second_factor"]
@@ -68,9 +68,6 @@ class UserAdmin(FactorActions, DjangoUserAdmin):
         ("State", {"fields": ["is_active", "must_change_password"]}),
         (_("Permissions"), {"fields": RANKS, "classes": ["collapse"]}),
         ("Dates", {"fields": ["date_joined", "last_login", "password_changed_at"]}),
-    ]
-    add_fieldsets = [
-        (None, {"fields": ["username", "email", "names"], "description": INVITATION}),
     ]
     actions = ["end_sessions", "deactivate", "activate", "force_password_change"]
     actions += ["send_reset_link", "send_verification", "begin_factor_reset", "cancel_factor_reset"]
@@ -123,15 +120,13 @@ class UserAdmin(FactorActions, DjangoUserAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         names = list(super().get_readonly_fields(request, obj))
         if not request.user.is_superuser:
-            names += [*RANKS, *(["email"] if obj else [])]
+            names += [*RANKS, "email"]
         return names
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        """Save the user, and send a new one a link to choose a password, as a forced change."""
-        if not change:
-            obj.set_unusable_password()
+        """Save the user, and send a link to choose a password if another one is forced."""
         super().save_model(request, obj, form, change)
-        if not change or ("must_change_password" in form.changed_data and obj.must_change_password):
+        if "must_change_password" in form.changed_data and obj.must_change_password:
             changes.report(request, changes.send_reset_link(obj))
 
     def save_related(self, request: HttpRequest, form: Any, *args: Any, **kwargs: Any) -> None:
@@ -193,9 +188,14 @@ class UserAdmin(FactorActions, DjangoUserAdmin):
         return [
             own("<int:pk>/end-sessions/", self.end_all),
             own("<int:pk>/end-session/<uuid:session>/", self.end_one),
+            own("<int:pk>/end-api-token/<slug:token>/", self.end_api_token),
             own("<int:pk>/set/<slug:action>/", self.set_one),
             *super().get_urls(),
         ]
+
+    def add_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Send an invitation: its recipient chooses the username and the password."""
+        return self.admin_site.get_model_admin(Invitation).add_view(request)
 
     def user_change_password(self, *args: Any, **kwargs: Any) -> HttpResponse:
         """Reject Django's page for staff to choose a user's password."""
@@ -212,6 +212,13 @@ class UserAdmin(FactorActions, DjangoUserAdmin):
             raise PermissionDenied
         get_object_or_404(User, pk=pk)
         end_and_say(request, end)
+        return redirect("admin:accounts_user_change", pk)
+
+    def end_api_token(self, request: HttpRequest, pk: int, token: str) -> HttpResponse:
+        if not may_end(request):
+            raise PermissionDenied
+        user = get_object_or_404(User, pk=pk)
+        end_tokens(request, user.api_tokens.filter(pk=token))
         return redirect("admin:accounts_user_change", pk)
 
     def set_one(self, request: HttpRequest, pk: int, action: str) -> HttpResponse:
@@ -247,6 +254,12 @@ class UserAdmin(FactorActions, DjangoUserAdmin):
             context |= {
                 "sessions": sessions[:SHOWN] if sees("accounts.view_session") else None,
                 "session_count": self.get_paginator(request, sessions, SHOWN).count,
+                "api_tokens": (
+                    user.api_tokens.active().order_by("-created_at", "-pk")
+                    if sees("accounts.view_apitoken")
+                    else None
+                ),
+                "may_end_api_tokens": may_end(request),
                 "related_lists": list(self.related_lists(request, user)),
                 "events": events[:SHOWN] if sees("accounts.view_event") else None,
                 "emails": (

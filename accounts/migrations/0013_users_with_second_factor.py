@@ -7,7 +7,7 @@ class Migration(migrations.Migration):
 
     atomic = False
 
-    dependencies = [("accounts", "0010_passkeys")]
+    dependencies = [("accounts", "0012_invitations")]
 
     operations = [
         AddIndexConcurrently(

@@ -1,8 +1,10 @@
 from accounts.models.access import PasswordChangeRequiredError
-from accounts.models.addresses import AddressReservedError
+from accounts.models.addresses import AddressReservedError, EmailNotVerifiedError
+from accounts.models.api_tokens import ApiToken, ApiTokenLimitError, ApiTokenQuerySet
 from accounts.models.credentials import PasswordUnchangedError, StaleLoginError
 from accounts.models.events import Event
-from accounts.models.factors import EmailNotVerifiedError, WrongCodeError
+from accounts.models.factors import WrongCodeError
+from accounts.models.invitations import Invitation
 from accounts.models.managers import UserQuerySet
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.passkeys import (
@@ -22,8 +24,12 @@ from accounts.models.users import User
 
 __all__ = [
     "AddressReservedError",
+    "ApiToken",
+    "ApiTokenLimitError",
+    "ApiTokenQuerySet",
     "EmailNotVerifiedError",
     "Event",
+    "Invitation",
     "OutgoingEmail",
     "Passkey",
     "PasskeyLimitError",

@@ -25,6 +25,10 @@ class AddressReservedError(IntegrityError):
     """Another user had this address, and an undo link can restore it."""
 
 
+class EmailNotVerifiedError(Exception):
+    """An account whose address is not verified can add no factor, passkey or API token."""
+
+
 class AddressModel(ChangesModel):
     email = EmailAddressField(max_length=LONGEST_EMAIL)
     email_verified_at = models.DateTimeField(null=True, editable=False)

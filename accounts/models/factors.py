@@ -13,6 +13,7 @@ from django.db import models, transaction
 from django.db.models import Exists, F, FilteredRelation, OuterRef
 
 from accounts.models.access import RejectedError
+from accounts.models.addresses import EmailNotVerifiedError
 from accounts.models.changes import ChangesModel
 from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
@@ -39,10 +40,6 @@ class WrongCodeError(RejectedError):
     """The code is wrong, was used before, or is malformed."""
 
     reason = "wrong code"
-
-
-class EmailNotVerifiedError(Exception):
-    """A stranger may have registered with this address, and must not lock its owner out."""
 
 
 class FactorsModel(ChangesModel):

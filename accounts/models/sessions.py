@@ -175,6 +175,11 @@ class Session(models.Model):
         return f"{self.device} of {self.user}"
 
     @property
+    def session_id(self) -> uuid.UUID:
+        """The id, under its name in the log line of a request."""
+        return self.pk
+
+    @property
     def state(self) -> str:
         """Active, expired, or why the session ended."""
         if self.ended_at:

@@ -1,7 +1,7 @@
 """Users, and every change of their state."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import PermissionsMixin
 from django.contrib.postgres.indexes import GinIndex, OpClass
@@ -24,6 +24,9 @@ from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
 from api.text import LineField
 
+if TYPE_CHECKING:
+    from accounts.models import ApiTokenQuerySet
+
 # Changes of these fields are no event of their own. An event has the names of all others that
 # changed, and never the values.
 UNRECORDED = frozenset(
@@ -36,6 +39,8 @@ UNRECORDED = frozenset(
     }
 )
 RESETS = frozenset({Ticket.Purpose.RESET, Ticket.Purpose.UNDO, Ticket.Purpose.FORCE})
+# An activation ends the tokens of an account that was deactivated by an UPDATE.
+ENDS_API_TOKENS = frozenset({Session.Reason.ACCOUNT, Session.Reason.PASSWORD_RESET})
 PASSWORD_NOTICES: dict[str, str] = {
     Event.Kind.PASSWORD_CHANGED: OutgoingEmail.Kind.PASSWORD_CHANGED,
     Event.Kind.PASSWORD_RESET: OutgoingEmail.Kind.PASSWORD_RESET,
@@ -62,6 +67,9 @@ class User(AddressModel, CredentialsModel, FactorRecoveryModel, PermissionsMixin
     session_epoch = models.PositiveIntegerField(default=0, db_default=0, editable=False)
 
     objects = UserManager.from_queryset(UserQuerySet)()
+
+    if TYPE_CHECKING:
+        api_tokens: ApiTokenQuerySet
 
     EMAIL_FIELD = "email"
     USERNAME_FIELD = "username"
@@ -126,7 +134,8 @@ class User(AddressModel, CredentialsModel, FactorRecoveryModel, PermissionsMixin
 
         All ways to change a user lead here: the API, the console, `manage.py changepassword`. A new
         password or address, a deactivation or an activation ends sessions and tickets, and is
-        recorded and announced, in the same transaction. `keep` is the session that a new password
+        recorded and announced, in the same transaction. A deactivation or a reset also ends API
+        tokens; a plain change of the password does not. `keep` is the session that a new password
         or address leaves active, `current` the stored password if it was just verified. `ticket` is
         what permits the change, if it came by email or replaces a password that must be changed.
         Raises PasswordUnchangedError if staff demand a new password and this is the stored one.
@@ -171,6 +180,8 @@ class User(AddressModel, CredentialsModel, FactorRecoveryModel, PermissionsMixin
         self.record(changes, stored, ticket)
         if reason:
             self.end_sessions_but(keep, reason)
+        if reason in ENDS_API_TOKENS:
+            self.api_tokens.end(reason)
 
     def check_reserved(self) -> None:
         """Raise AddressReservedError; after the write, which waits for who gives an address up."""

@@ -20,10 +20,12 @@ from accounts.models.proofs import PASSWORD
 from accounts.rejections import require_factor
 from accounts.serializers.fields import (
     CodeField,
+    CookieField,
     EmailField,
     MFATokenField,
     NewPasswordField,
     PasswordField,
+    RefreshTokenField,
     TicketField,
     missing_proof,
     validate_new_password,
@@ -47,6 +49,7 @@ class LoginSerializer(serializers.Serializer[User]):
         max_length=LONGEST_EMAIL, help_text="Username or e-mail address, in any letter case."
     )
     password = PasswordField()
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         request = django_request(self.context["request"])
@@ -101,6 +104,7 @@ class ReauthenticationSerializer(serializers.Serializer[User]):
     password = PasswordField(required=False)
     code = CodeField(required=False)
     credential = AssertionField(required=False)
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         reject_both(attrs, "credential", "password", "code")
@@ -133,6 +137,7 @@ class SecondFactorSerializer(serializers.Serializer[Session]):
     mfa_token = MFATokenField()
     code = CodeField(required=False)
     credential = AssertionField(required=False)
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         reject_both(attrs, "credential", "code")
@@ -157,14 +162,15 @@ def reject_both(attrs: dict[str, Any], name: str, *others: str) -> None:
 
 class RefreshSerializer(serializers.Serializer[Session]):
     # A string that is somewhat too long for a token is an invalid token, so a 401.
-    refresh_token = StringField(max_length=4 * LONGEST_TOKEN, trim_whitespace=False)
+    refresh_token = RefreshTokenField(max_length=4 * LONGEST_TOKEN)
+    cookie = CookieField()
 
 
 class TokenPairSerializer(serializers.Serializer[Session]):
     """A session's pair: a new access token, and the current refresh token."""
 
     access_token = serializers.CharField()
-    refresh_token = serializers.CharField()
+    refresh_token = serializers.CharField(required=False, help_text="Absent if it is in a cookie.")
     token_type = serializers.ChoiceField(["Bearer"])
     expires_in = serializers.IntegerField(help_text="Seconds left of the access token.")
     refresh_expires_in = serializers.IntegerField(help_text="Seconds left of the refresh token.")

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.fields import get_error_detail
+from rest_framework.fields import SkipField, empty, get_error_detail
 
 from accounts.identities import canonical_email
 from accounts.models import Ticket, TicketError, User
@@ -123,6 +124,39 @@ class CodeField(serializers.Field[str, Any, Any, Any]):
         if not isinstance(data, str):
             self.fail("invalid")
         return str(data)
+
+
+class RefreshTokenField(StringField):
+    """A refresh token, which the cookie may have instead (REFRESH_COOKIE)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs |= {"required": False, "trim_whitespace": False}
+        super().__init__(**kwargs)
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        if data is empty and not settings.REFRESH_COOKIE:
+            self.fail("required")
+        return super().validate_empty_values(data)
+
+
+# Without a type, because the field is ignored unless REFRESH_COOKIE, whatever it is.
+@extend_schema_field({"default": False, "examples": [True]})
+class CookieField(serializers.BooleanField):
+    """Whether the client asks for the refresh token in a cookie."""
+
+    def __init__(self) -> None:
+        text = "true: return the refresh token in a cookie. Only with REFRESH_COOKIE."
+        super().__init__(required=False, help_text=text)
+
+    def run_validation(self, data: Any = empty) -> Any:
+        if not settings.REFRESH_COOKIE:
+            raise SkipField
+        return super().run_validation(data)
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
 
 
 def validate_new_password(password: str, user: User, *, field: str = "new_password") -> None:

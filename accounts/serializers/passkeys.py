@@ -9,6 +9,7 @@ from rest_framework.exceptions import AuthenticationFailed
 
 from accounts import passkeys
 from accounts.models import Passkey, PasskeyProof, User
+from accounts.serializers.fields import CookieField
 from accounts.serializers.webauthn import AssertionSerializer, AttestationSerializer
 from api.fields import LineField
 from api.requests import django_request
@@ -68,6 +69,7 @@ class NewPasskeySerializer(PasskeySerializer):
 
 class PasskeySignInSerializer(serializers.Serializer[User]):
     credential = AssertionField()
+    cookie = CookieField()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         data = attrs["credential"]

@@ -7,7 +7,6 @@ import itertools
 import re
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -25,29 +24,23 @@ from tests.rig.lifecycle import (
     errors,
     forgot,
     inbox,
+    make_stale,
     post,
     request_change,
     reset,
     reset_by_email,
+    stored,
     token_sent_to,
     verify,
 )
 
+pytestmark = pytest.mark.usefixtures("lifted_limits")
 OWNERS, THIEFS = "alice@example.com", "thief@example.com"
-
-
-@pytest.fixture(autouse=True)
-def lifted_limits(settings: Settings) -> None:
-    settings.AUTH_RATE_LIMIT = settings.EMAIL_LIMIT = (1_000_000, 60)
-
-
-def stored(user: User) -> User:
-    return User.objects.get(pk=user.pk)
 
 
 def test_a_stolen_access_token_cannot_take_the_account(user: User, sign_in: SignIn) -> None:
     device = sign_in(user)
-    user.sessions.update(authenticated_at=Now() - timedelta(minutes=11))
+    make_stale(user)
     pair = post("/auth/refresh", {"refresh_token": device.tokens["refresh_token"]}).json()
     thief = APIClient(HTTP_AUTHORIZATION=f"Bearer {pair['access_token']}")
 
@@ -261,7 +254,10 @@ def test_a_stranger_gets_no_text_that_the_sender_chose(user: User, sign_in: Sign
     assert "555" not in str(notice.body)
 
 
-def test_a_flood_of_forgotten_passwords_does_not_suppress_a_lockouts_notice(user: User) -> None:
+def test_a_flood_of_forgotten_passwords_does_not_suppress_a_lockouts_notice(
+    user: User, settings: Settings
+) -> None:
+    settings.LOGIN_FAILURE_LIMIT = (10, 15 * 60)
     User.objects.filter(pk=user.pk).update(email_verified_at=Now())
     for number in range(21):
         forgot(f"nobody{number}")

@@ -11,8 +11,9 @@ from django.db.models.functions import Now
 from django.test import Client
 from django.utils import timezone
 
-from accounts.models import Event, User
+from accounts.models import ApiToken, Event, User
 from conftest import API, PASSWORD, SignIn
+from tests.rig.api_tokens import expire, issue_token
 
 
 def run(*command: str, **options: object) -> str:
@@ -23,7 +24,7 @@ def run(*command: str, **options: object) -> str:
 
 class TestPruneSessions:
     def test_it_reports_what_it_would_delete_and_deletes_it(
-        self, user: User, make_user: Callable[..., User], sign_in: SignIn
+        self, user: User, stranger: User, make_user: Callable[..., User], sign_in: SignIn
     ) -> None:
         browser = Client()
         browser.force_login(make_user("boss", is_staff=True))
@@ -34,25 +35,37 @@ class TestPruneSessions:
             sign_in(user)
         user.sessions.update(expires_at=Now() - timedelta(days=31))
         live = sign_in(user)
+        pruned, kept, active = (issue_token(stranger) for _ in range(3))
+        expire(pruned, kept)
+        ApiToken.objects.filter(pk=pruned.pk).update(
+            created_at=Now() - timedelta(days=62), expires_at=Now() - timedelta(days=31)
+        )
 
         Event.objects.create(kind=Event.Kind.REFUSED, created_at=timezone.now() - timedelta(91))
         Event.objects.create(kind=Event.Kind.REFUSED, created_at=timezone.now() - timedelta(89))
 
         assert run("prunesessions", "--dry-run") == (
-            "3 session(s) would be deleted.\n1 event(s) would be deleted.\n"
+            "3 session(s) would be deleted.\n1 API token(s) would be deleted.\n"
+            "1 event(s) would be deleted.\n"
             "0 email(s) would be deleted.\n0 ticket(s) would be deleted.\n"
+            "0 unconfirmed authenticator app(s) would be deleted.\n"
             "1 console session(s) would be deleted.\n"
         )
         assert user.sessions.count() == 4
         assert run("prunesessions", "--batch", "2") == (
-            "3 session(s) deleted.\n1 event(s) deleted.\n0 email(s) deleted.\n"
-            "0 ticket(s) deleted.\n1 console session(s) deleted.\n"
+            "3 session(s) deleted.\n1 API token(s) deleted.\n"
+            "1 event(s) deleted.\n0 email(s) deleted.\n"
+            "0 ticket(s) deleted.\n0 unconfirmed authenticator app(s) deleted.\n"
+            "1 console session(s) deleted.\n"
         )
+        assert set(stranger.api_tokens.all()) == {kept, active}
         assert browser.get("/admin/").status_code == 200
         assert live.get(f"{API}/users/me").status_code == 200
         assert run("prunesessions") == (
-            "0 session(s) deleted.\n0 event(s) deleted.\n0 email(s) deleted.\n"
-            "0 ticket(s) deleted.\n0 console session(s) deleted.\n"
+            "0 session(s) deleted.\n0 API token(s) deleted.\n"
+            "0 event(s) deleted.\n0 email(s) deleted.\n"
+            "0 ticket(s) deleted.\n0 unconfirmed authenticator app(s) deleted.\n"
+            "0 console session(s) deleted.\n"
         )
 
 

@@ -15,6 +15,7 @@ from accounts import tokens
 from accounts.models import Event, Session, User
 from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
 from conftest import API, PASSWORD, SignIn
+from tests.rig.lifecycle import make_stale
 
 SECRETS = {
     "access_token": project.SECRETS["ACCESS_TOKEN_SECRET"][0],
@@ -34,10 +35,6 @@ def use(client: APIClient, token: str) -> APIClient:
 
 def use_claims(client: APIClient, claims: dict[str, Any]) -> APIClient:
     return use(client, jwt.encode(claims, SECRETS["access_token"], "HS256"))
-
-
-def make_stale(user: User) -> None:
-    user.sessions.update(authenticated_at=Now() - timedelta(minutes=11))
 
 
 def refresh(client: APIClient, pair: dict[str, Any]) -> Any:

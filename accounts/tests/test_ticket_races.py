@@ -10,16 +10,11 @@ from pytest_django import Settings
 from accounts.models import Event, Session, Ticket, User
 from accounts.tests.test_races import at_once, deactivate, statuses
 from conftest import API, PASSWORD, SignIn
-from tests.rig.lifecycle import NEW_PASSWORD, errors, post, reset, verify
+from tests.rig.lifecycle import NEW_PASSWORD, errors, post, reset, stored, verify
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("lifted_limits")]
 ROUNDS = 5
 FORMER, ADDRESS = "alice@example.com", "new@example.com"
-
-
-@pytest.fixture(autouse=True)
-def lifted_limits(settings: Settings) -> None:
-    settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
 
 
 @pytest.fixture(params=range(ROUNDS))
@@ -34,10 +29,6 @@ def issue(purpose: str, user: User | None, address: str = FORMER) -> str:
 
 def race(*calls: Callable[[], Any]) -> list[Any]:
     return at_once(*[lambda _, call=call: call() for call in calls])
-
-
-def stored(user: User) -> User:
-    return User.objects.get(pk=user.pk)
 
 
 def confirming(sign_in: SignIn, user: User, address: str) -> Callable[[], Any]:

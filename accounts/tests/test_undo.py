@@ -23,20 +23,13 @@ from tests.rig.lifecycle import (
     request_change,
     reset,
     reset_by_email,
+    stored,
     token_sent_to,
     verify,
 )
 
+pytestmark = pytest.mark.usefixtures("lifted_limits")
 FORMER, ADDRESS = "alice@example.com", "new@example.com"
-
-
-@pytest.fixture(autouse=True)
-def lifted_limits(settings: Settings) -> None:
-    settings.AUTH_RATE_LIMIT = settings.EMAIL_LIMIT = (1_000_000, 60)
-
-
-def stored(user: User) -> User:
-    return User.objects.get(pk=user.pk)
 
 
 class TestUndo:

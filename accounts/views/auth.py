@@ -1,6 +1,5 @@
 """Signing in and out, and staying signed in."""
 
-from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -44,38 +43,28 @@ from accounts.serializers.auth import (
 from accounts.serializers.fields import ticket_not_valid, wrong_code
 from accounts.serializers.passkeys import wrong_passkey
 from accounts.serializers.sessions import RevokedSessionsSerializer
+from accounts.views.cookies import (
+    COOKIE,
+    SET_COOKIE,
+    RefreshTokenMixin,
+    delete_cookie,
+    token_response,
+)
 from accounts.views.lists import own_sessions
 from accounts.views.passwords import PasswordActions
 from accounts.views.responses import WITHOUT_TOKEN, accepted, require_email
 from accounts.views.sign_in import start_session
 
 
-class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
+class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Session]):
     """Sign in and out, keep signed in, change the password."""
 
     throttle_scope = "auth"
 
-    def throttle_ident(self, request: Request) -> str:
-        """Count refreshes by session, so that an office behind one address stays signed in."""
-        if self.action != "refresh":
-            return ""
-        try:
-            return str(self.presented.session_id)
-        except tokens.TokenError:
-            return ""
-
-    @cached_property
-    def presented(self) -> tokens.Claims:
-        """What the refresh token of this request says; raises TokenError."""
-        data: Any = self.request.data
-        text = data.get("refresh_token")
-        if not isinstance(text, str):
-            raise tokens.TokenError
-        return tokens.read(tokens.RefreshToken, text)
-
     @extend_schema(
         operation_id="auth_login",
         request=LoginSerializer,
+        parameters=[SET_COOKIE],
         responses={200: LoginResponseSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
@@ -89,10 +78,13 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
         serializer = LoginSerializer(data=request.data, context=self.get_serializer_context())
         serializer.is_valid(raise_exception=True)
         session = start_session(request, serializer.validated_data["user"], PASSWORD)
-        return Response(LoginResponseSerializer(session).data)
+        return token_response(request, session, LoginResponseSerializer)
 
     @extend_schema(
-        operation_id="auth_mfa", request=SecondFactorSerializer, responses=LoginResponseSerializer
+        operation_id="auth_mfa",
+        request=SecondFactorSerializer,
+        parameters=[SET_COOKIE],
+        responses=LoginResponseSerializer,
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def mfa(self, request: Request) -> Response:
@@ -113,7 +105,7 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
             raise ValidationError({"mfa_token": [ticket_not_valid()]}) from error
         except WrongCodeError as error:
             raise AuthenticationFailed(code="invalid_credentials") from error
-        return Response(LoginResponseSerializer(session).data)
+        return token_response(request, session, LoginResponseSerializer)
 
     def complete(self, request: Request, ticket: Ticket, proof: Proof) -> Session:
         user = count_completion(ticket, request.META["REMOTE_ADDR"])
@@ -121,7 +113,10 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
             return start_session(request, user, proof)
 
     @extend_schema(
-        operation_id="auth_refresh", request=RefreshSerializer, responses=TokenPairSerializer
+        operation_id="auth_refresh",
+        request=RefreshSerializer,
+        parameters=[COOKIE, SET_COOKIE],
+        responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False, **WITHOUT_TOKEN)
     def refresh(self, request: Request) -> Response:
@@ -139,11 +134,12 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
         except (tokens.TokenError, SessionError) as error:
             raise TokenNotValid from error
         request.auth = session
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session, is_by_cookie=self.is_by_cookie)
 
     @extend_schema(
         operation_id="auth_reauthenticate",
         request=ReauthenticationSerializer,
+        parameters=[SET_COOKIE],
         responses={200: TokenPairSerializer, 403: None},
     )
     @action(["POST"], False)
@@ -172,14 +168,16 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
             raise ReauthenticationRequired(user) from error
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
-        return Response(TokenPairSerializer(session).data)
+        return token_response(request, session)
 
     @extend_schema(operation_id="auth_logout", request=None, responses={204: None})
     @action(["POST"], False)
     def logout(self, request: Request) -> Response:
         """End this session."""
         own_sessions(request).filter(pk=request.auth.pk).end(Session.Reason.LOGOUT)
-        return Response(status=status.HTTP_204_NO_CONTENT)
+        response = Response(status=status.HTTP_204_NO_CONTENT)
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_logout_all", request=None, responses=RevokedSessionsSerializer
@@ -188,7 +186,9 @@ class AuthViewSet(PasswordActions, viewsets.GenericViewSet[Session]):
     def logout_all(self, request: Request) -> Response:
         """End all sessions of the caller, in the console too."""
         user: Any = request.user
-        return Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
+        response = Response({"revoked": user.end_sessions(Session.Reason.LOGOUT_ALL)})
+        delete_cookie(request, response)
+        return response
 
     @extend_schema(
         operation_id="auth_registration",

@@ -33,6 +33,7 @@ from accounts.serializers.passkeys import (
     wrong_passkey,
 )
 from accounts.serializers.webauthn import CreationOptionsSerializer, RequestOptionsSerializer
+from accounts.views.cookies import SET_COOKIE, token_response
 from accounts.views.lists import PersonalListMixin
 from accounts.views.responses import LimitReached
 from accounts.views.sign_in import start_session
@@ -77,6 +78,7 @@ class PasskeySignInViewSet(viewsets.GenericViewSet[Session]):
     @extend_schema(
         operation_id="auth_passkey",
         request=PasskeySignInSerializer,
+        parameters=[SET_COOKIE],
         responses={200: LoginResponseSerializer, 403: None, 404: None},
         tags=["auth"],
         auth=[],
@@ -94,7 +96,7 @@ class PasskeySignInViewSet(viewsets.GenericViewSet[Session]):
         serializer.is_valid(raise_exception=True)
         user, proof = (serializer.validated_data[name] for name in ("user", "proof"))
         session = start_session(request, user, proof)
-        return Response(LoginResponseSerializer(session).data)
+        return token_response(request, session, LoginResponseSerializer)
 
 
 @extend_schema(tags=["users"])

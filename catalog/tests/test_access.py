@@ -5,6 +5,7 @@ from rest_framework.test import APIClient
 
 from catalog.models import Product
 from conftest import API, SignIn, User
+from tests.rig.api_tokens import issue_token, using
 
 PRODUCT = f"{API}/product"
 
@@ -41,3 +42,23 @@ def test_products_are_deleted_with_their_owner(user: User, stranger: User, sign_
     assert sign_in(user).delete(f"{API}/users/{user.pk}").status_code == 204
 
     assert [product.owner for product in Product.objects.all()] == [stranger]
+
+
+@pytest.mark.parametrize(("scope", "status"), [("read", 403), ("write", 201)])
+def test_an_api_token_writes_products_if_its_scope_permits(
+    user: User, scope: str, status: int
+) -> None:
+    machine = using(issue_token(user, scope=scope))
+
+    assert machine.get(PRODUCT).status_code == 200
+    response = machine.post(PRODUCT, {"title": "Lamp", "amount": 3})
+    assert response.status_code == status
+    assert Product.objects.filter(owner=user).count() == (status == 201)
+
+
+def test_an_api_token_has_no_more_rights_than_its_user(user: User, stranger: User) -> None:
+    product = Product.objects.create(owner=stranger, title="Lamp", amount=1)
+    machine = using(issue_token(user))
+
+    assert machine.delete(f"{PRODUCT}/{product.pk}").status_code == 403
+    assert Product.objects.filter(pk=product.pk).exists()

@@ -4,19 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pytest_django import Settings
 
 from catalog.models import Product
 from catalog.serializers import ProductSerializer
 from conftest import API, SignIn, User
 from tests.rig.load import at_once
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def lifted_limits(settings: Settings) -> None:
-    settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("lifted_limits")]
 
 
 def test_an_account_that_is_deleted_leaves_no_product_behind(

@@ -82,6 +82,7 @@ def test_every_entry_lists_all_that_is_wrong(command: list[str]) -> None:
             "BCRYPT_ROUNDS": "4",
             "WEB_CONCURRENCY": "2",
             "ADMIN_PATH": "api/",
+            "API_TOKEN_PREFIX": "l_k",
         },
     )
 
@@ -90,6 +91,7 @@ def test_every_entry_lists_all_that_is_wrong(command: list[str]) -> None:
         "SECRET", "ACCESS_TOKEN_SECRET_FALLBACKS", "REFRESH_TOKEN_SECRET", "DB_PORT", "DB_USER",
         "DB_PASSWORD", "DB_NAME", "DEBUG", "PORT", "AUTH_RATE_LIMIT", "LOG_LEVEL",
         "CORS_ALLOWED_ORIGINS", "CSRF_TRUSTED_ORIGINS", "BCRYPT_ROUNDS", "ADMIN_PATH",
+        "API_TOKEN_PREFIX",
         "ALLOWED_HOSTS", "CACHE_URL",
     }  # fmt: skip
     assert f"The configuration has {len(faults(result))} faults:" in result.stderr

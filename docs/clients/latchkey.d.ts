@@ -7,7 +7,6 @@ import type {
   Passkey,
   Problem,
   PublicKeyCredentialRequestOptionsJSON,
-  Registration,
   RegistrationRequest,
   Routes,
   Session,
@@ -25,6 +24,8 @@ export interface Store {
 
 export interface Options {
   store?: Store;
+  /** Keep the refresh token in a cookie; the service needs REFRESH_COOKIE. */
+  cookie?: boolean;
   onSignedOut?: () => void;
   /** Called with the seconds when a wait begins, and with 0 when it ends. */
   onWait?: (seconds: number) => void;
@@ -81,12 +82,13 @@ export class ApiError extends Error {
 
 export function indexedDBStore(name?: string): Store;
 export function memoryStore(): Store;
+export function sharedMemoryStore(name?: string): Store;
 
 export class Latchkey {
   constructor(base: string, options?: Options);
   readonly base: string;
   readonly store: Store;
-  register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
+  register(user: RegistrationRequest, options?: CallOptions): Promise<User>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
   loginWithPasskey(options?: PasskeyOptions): Promise<User>;
   completeLogin(mfaToken: string, proof: SecondFactor, options?: CallOptions): Promise<User>;
@@ -101,11 +103,15 @@ export class Latchkey {
   changeEmail(email: string, options?: CallOptions): Promise<unknown>;
   verifyEmail(token: string, options?: CallOptions): Promise<User>;
   security(options?: CallOptions): Promise<ResponseOf<"GET /users/me/security">>;
+  beginTotp(options?: CallOptions): Promise<ResponseOf<"POST /users/me/totp">>;
+  confirmTotp(code: string, options?: CallOptions): Promise<string[] | null>;
+  removeTotp(options?: CallOptions): Promise<null>;
+  replaceRecoveryCodes(options?: CallOptions): Promise<string[]>;
   passkeys(options?: CallOptions): AsyncGenerator<Passkey>;
   addPasskey(name: string, options?: CallOptions): Promise<NewPasskey>;
   removePasskey(id: string, options?: CallOptions): Promise<null>;
-  reauthenticate(proof: Proof, options?: CallOptions): Promise<void>;
   reauthenticateWithPasskey(options?: CallOptions): Promise<void>;
+  reauthenticate(proof: Proof, options?: CallOptions): Promise<void>;
   sessions(options?: CallOptions): AsyncGenerator<Session>;
   endSession(id: string, options?: CallOptions): Promise<null>;
   events(options?: CallOptions): AsyncGenerator<Event>;

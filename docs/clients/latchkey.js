@@ -10,6 +10,7 @@
 
 const MAXIMUM_WAIT = 60; // seconds that one call waits for rate limits and a busy service, in total
 const ROTATION_TIMEOUT = 8; // seconds: below the service's grace, in which the next refresh still succeeds
+const QUESTION_TIMEOUT = 100; // milliseconds in which other tabs send their tokens to a new one
 const IDEMPOTENT = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"];
 const REPEATS = 3; // of an idempotent request after a 502 or 504
 
@@ -74,7 +75,36 @@ export function memoryStore() {
   };
 }
 
+/**
+ * Keep the tokens in memory, for all tabs of the origin that are open at the same time.
+ *
+ * It is for a refresh token in a cookie: a tab that misses a message gets its tokens by that.
+ */
+export function sharedMemoryStore(name = "latchkey") {
+  const channel = new BroadcastChannel(`${name}-tokens`);
+  let stored = null;
+  const opened = new Promise((resolve) => {
+    channel.onmessage = ({ data: { isQuestion, reply, pair } }) => {
+      if (isQuestion) {
+        if (stored) channel.postMessage({ reply: stored });
+        return;
+      }
+      stored = reply ? (stored ?? reply) : pair;
+      resolve();
+    };
+    channel.postMessage({ isQuestion: true });
+    setTimeout(resolve, QUESTION_TIMEOUT);
+  });
+  async function set(pair) {
+    stored = pair;
+    channel.postMessage({ pair });
+  }
+  return { name, get: async () => opened.then(() => stored), set, clear: () => set(null) };
+}
+
 export class Latchkey {
+  #cookie;
+  #resuming;
   #onSignedOut;
   #onWait;
   #maximumWait;
@@ -83,13 +113,19 @@ export class Latchkey {
 
   /**
    * A store has `get`, `set` and `clear`, which return promises. If it has a `name`, all tabs share it.
+   * With `cookie` the refresh token is in a cookie that no script can read, and the access token in memory:
+   * the page needs no store, and the service needs REFRESH_COOKIE.
    * `onWait(seconds)` is called when a wait begins, and `onWait(0)` when it ends.
    * `onSignedOut()` is called when the session ended otherwise than by a call in this tab: the service
    * rejected it, or another tab signed out or signed in anew.
    */
-  constructor(base, { store, onSignedOut = () => {}, onWait = () => {}, maximumWait = MAXIMUM_WAIT } = {}) {
+  constructor(
+    base,
+    { store, cookie = false, onSignedOut = () => {}, onWait = () => {}, maximumWait = MAXIMUM_WAIT } = {},
+  ) {
     this.base = base;
-    this.store = store ?? (globalThis.indexedDB ? indexedDBStore() : memoryStore());
+    this.store = store ?? (cookie ? sharedMemoryStore() : globalThis.indexedDB ? indexedDBStore() : memoryStore());
+    this.#cookie = cookie;
     this.#onSignedOut = onSignedOut;
     this.#onWait = onWait;
     this.#maximumWait = maximumWait;
@@ -104,7 +140,10 @@ export class Latchkey {
     return this.#anonymously("/users", user, options);
   }
 
-  /** Sign in and return the user. */
+  /**
+   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`, whose
+   * `problem` `completeLogin` takes.
+   */
   login(identity, password, options) {
     return this.#begin("/auth/login", { identity, password }, options);
   }
@@ -134,19 +173,23 @@ export class Latchkey {
   }
 
   /** Begin a session by a request that returns its tokens; return the user. */
-  async #begin(path, proof, options) {
-    const { user, ...pair } = await this.#anonymously(path, proof, options);
-    await this.#alone(async () => {
+  #begin(path, proof, options) {
+    // Alone, so that no refresh of another tab sets the cookie of an earlier session afterwards.
+    const begin = async () => {
+      const { user, ...pair } = await this.#send("POST", path, this.#wanting(proof), options);
       const replaced = await this.store.get();
       await this.store.set(pair);
       if (replaced) this.#channel?.postMessage("signed out");
-    });
-    return user;
+      return user;
+    };
+    return this.#patiently(options, () => this.#alone(begin));
   }
 
-  /** End this session. The tokens are deleted, whatever the response is. */
+  /**
+   * End this session. The tokens are deleted, whatever the response is; a cookie only if it is a success.
+   */
   async logout(options) {
-    const pair = await this.store.get();
+    const pair = await this.#current();
     try {
       await this.request("POST", "/auth/logout", undefined, options);
     } finally {
@@ -156,7 +199,7 @@ export class Latchkey {
 
   /** End all sessions of the user and return their number. */
   async logoutAll(options) {
-    const pair = await this.store.get();
+    const pair = await this.#current();
     const { revoked } = await this.request("POST", "/auth/logout-all", undefined, options);
     await this.#alone(() => this.#replace(pair, null));
     return revoked;
@@ -202,6 +245,26 @@ export class Latchkey {
     return this.request("GET", "/users/me/security", undefined, options);
   }
 
+  /** Return the `secret` and the `uri`, to show as a QR code, of an authenticator app. */
+  beginTotp(options) {
+    return this.request("POST", "/users/me/totp", undefined, options);
+  }
+
+  /** Add the authenticator app with a code of it; return recovery codes if it is the first second factor. */
+  async confirmTotp(code, options) {
+    return (await this.request("POST", "/users/me/totp/confirm", { code }, options)).recovery_codes;
+  }
+
+  /** Remove the authenticator app, and with the last factor the recovery codes. */
+  removeTotp(options) {
+    return this.request("DELETE", "/users/me/totp", undefined, options);
+  }
+
+  /** Return new recovery codes; the old ones become invalid. */
+  async replaceRecoveryCodes(options) {
+    return (await this.request("POST", "/users/me/recovery-codes", undefined, options)).recovery_codes;
+  }
+
   /** Iterate over the user's passkeys. */
   passkeys(options) {
     return this.paginate("/users/me/passkeys", options);
@@ -220,13 +283,14 @@ export class Latchkey {
 
   /**
    * Prove `{ password }` again after a 403 `reauthentication_required`; then repeat that request.
-   * The session gets new tokens, as by a refresh.
+   * A user with a second factor proves `{ password, code }`. The session gets new tokens, as by a refresh.
    */
   reauthenticate(proof, options) {
     return this.#authorized(options, (access) => {
       const rotation = this.#alone(async () => {
         const signal = rotationSignal();
-        const fresh = await this.#send("POST", "/auth/reauthenticate", proof, { access, signal });
+        const body = this.#wanting(proof);
+        const fresh = await this.#send("POST", "/auth/reauthenticate", body, { access, signal });
         await this.#replace(fresh, fresh);
       });
       return abortable(rotation, options?.signal);
@@ -275,8 +339,9 @@ export class Latchkey {
   }
 
   async #authorized(options, work) {
-    let pair = await this.store.get();
+    let pair;
     return this.#patiently(options, async () => {
+      pair ??= await abortable(this.#current(), options?.signal);
       try {
         return await work(pair?.access_token);
       } catch (error) {
@@ -288,18 +353,47 @@ export class Latchkey {
     });
   }
 
+  /** Return the stored pair. A page gets its first one by the cookie, if there is one. */
+  async #current() {
+    if (this.#cookie) await (this.#resuming ??= this.#resume());
+    return this.store.get();
+  }
+
+  async #resume() {
+    try {
+      await this.#alone(async () => {
+        if (await this.store.get()) return;
+        await this.store.set(await this.#rotate());
+      });
+    } catch (error) {
+      if (error.status === 401) return; // Nobody is signed in.
+      this.#resuming = undefined;
+      throw error;
+    }
+  }
+
+  /** Send the refresh token, of the cookie unless there is a pair, and return the new pair. */
+  #rotate(pair) {
+    const body = this.#cookie ? {} : { refresh_token: pair.refresh_token };
+    return this.#send("POST", "/auth/refresh", body, { signal: rotationSignal() });
+  }
+
+  /** Return a body that asks for the refresh token in the cookie, if that is where it is kept. */
+  #wanting(body) {
+    return this.#cookie ? { ...body, cookie: true } : body;
+  }
+
   /** Return a newer pair of the same session. Concurrent callers in all tabs share one refresh. */
   refresh(old) {
     return this.#alone(async () => {
       const pair = await this.store.get();
       // Another tab may have signed in as another user, who must not send this request.
-      if (!pair || sessionOf(pair) !== sessionOf(old)) {
-        throw new ApiError(401, { code: "token_not_valid", detail: "Signed out." });
-      }
+      if (!pair || sessionOf(pair) !== sessionOf(old)) throw signedOut();
       if (pair.access_token !== old.access_token) return pair;
       try {
-        const body = { refresh_token: pair.refresh_token };
-        const fresh = await this.#send("POST", "/auth/refresh", body, { signal: rotationSignal() });
+        const fresh = await this.#rotate(pair);
+        // A page of another origin may have signed in too, with the same cookie.
+        if (sessionOf(fresh) !== sessionOf(old)) throw signedOut();
         await this.#replace(pair, fresh);
         return fresh;
       } catch (error) {
@@ -361,6 +455,8 @@ export class Latchkey {
       headers,
       body: isForm ? body : JSON.stringify(body),
       signal,
+      // Only these routes use the cookie, and only there the service allows credentials to other origins.
+      credentials: this.#cookie && path.startsWith("/auth/") ? "include" : undefined,
     });
     const content = parse((await response.text()) || "null");
     if (response.ok && content !== undefined) return content;
@@ -377,6 +473,10 @@ function errorOf(method, response, problem) {
   // A proxy does not know whether the request was processed.
   const isRepeatable = [502, 504].includes(response.status) && IDEMPOTENT.includes(method);
   return new ApiError(response.status, problem, { retryAfter, isRepeatable });
+}
+
+function signedOut() {
+  return new ApiError(401, { code: "token_not_valid", detail: "Signed out." });
 }
 
 /** Return a signal for a request that replaces the refresh token, if the platform has timeouts. */

@@ -9,6 +9,7 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from accounts.models import Session, Ticket, User
 from conftest import API, PASSWORD, SecretsHandler, SignIn, find_secrets, find_tickets
 from ops.logs import RequestIdFilter
+from tests.rig.api_tokens import issue_token, using
 
 
 def request_line(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
@@ -29,6 +30,20 @@ def test_a_request_is_one_line_that_names_route_caller_and_session(
     assert line.session_id == Session.objects.get().pk
     assert line.duration_ms > 0
     assert "123456" not in line.getMessage()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/users/me", 200), ("/auth/events", 403)])
+def test_a_request_with_an_api_token_names_its_user_and_its_id(
+    user: User, caplog: pytest.LogCaptureFixture, path: str, status: int
+) -> None:
+    token = issue_token(user)
+
+    using(token).get(f"{API}{path}")
+
+    line = request_line(caplog)
+    assert (line.status, line.user_id, line.api_token_id) == (status, user.pk, token.pk)
+    assert line.session_id is None
+    assert str(token.text)[20:] not in str(vars(line))
 
 
 def test_login_and_refresh_are_the_sessions_requests(
@@ -81,15 +96,27 @@ def test_lines_are_json(capsys: object, no_secret_is_logged: SecretsHandler) -> 
 @pytest.mark.django_db
 class TestTheWatch:
     def test_it_detects_secrets(self, user: User, sign_in: SignIn, settings: object) -> None:
-        pair = sign_in(user).tokens
+        pair, token = sign_in(user).tokens, issue_token(user)
         for secret in (
             PASSWORD,
             pair["access_token"],
             pair["refresh_token"],
+            token.text,
+            f"shop_{str(token.text).partition('_')[2]}",
             PBKDF2PasswordHasher().encode(PASSWORD, "salt", 1),
             settings.SECRETS["ACCESS_TOKEN_SECRET"][0],
         ):
             assert find_secrets(f"something {secret} something")
+
+    def test_a_leaked_api_token_is_found(
+        self, user: User, no_secret_is_logged: SecretsHandler
+    ) -> None:
+        token = issue_token(user)
+        logging.getLogger("anything").error("rejected", extra={"header": f"Bearer {token.text}"})
+
+        [found] = no_secret_is_logged.found
+        assert str(token.text).endswith(found)
+        no_secret_is_logged.found.clear()
 
     def test_it_checks_fields_and_tracebacks(self, no_secret_is_logged: SecretsHandler) -> None:
         logger = logging.getLogger("anything")

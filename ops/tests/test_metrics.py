@@ -63,6 +63,8 @@ def test_they_count_what_all_processes_did(watched: Watched) -> None:
     assert [watched.post("/auth/refresh", spent)[0] for _ in range(2)] == [200, 401]
     assert watched.post("/auth/login", login)[0] == 200
 
+    assert watched.request("GET", "/api/v1/users/me", Authorization="Bearer lk_x")[0].status == 401
+
     samples = watched.read()
 
     requests = "http_request_duration_seconds_count"
@@ -75,6 +77,8 @@ def test_they_count_what_all_processes_did(watched: Watched) -> None:
     assert samples["latchkey_refreshes_total", "replayed"] == 1
     assert samples["latchkey_events_total", "replayed"] == 1
     assert samples["latchkey_active_sessions",] == 1
+    assert samples["latchkey_active_api_tokens",] == 0
+    assert samples["latchkey_api_tokens_presented_total", "refused"] == 1
     assert (
         samples["latchkey_hashing_places_taken",] == samples["latchkey_hashing_turns_taken",] == 0
     )
@@ -96,8 +100,10 @@ def test_every_series_of_a_counter_and_the_places_have_a_value_from_the_start(
     samples = watched.read()
     for metric, labels in {
         "latchkey_logins_total": ("accepted", "refused", "limited", "busy"),
+        "latchkey_codes_total": ("accepted", "refused", "limited"),
         "latchkey_refreshes_total": ("rotated", "grace", "replayed", "refused"),
         "latchkey_events_total": Event.Kind.values,
+        "latchkey_api_tokens_presented_total": ("accepted", "refused", "denied"),
     }.items():
         found = {key[1]: value for key, value in samples.items() if key[0] == metric}
         assert found == dict.fromkeys(labels, 0)

@@ -37,6 +37,7 @@ from tests.articles.serializers import NO_FILTERS, ArticleFilterSerializer, Arti
 class ArticleViewSet(viewsets.ModelViewSet[Article]):
     serializer_class = ArticleSerializer
     permission_classes = [IsAuthenticatedOrReadOnly, IsOwnerOrStaffOrReadOnly]
+    allows_api_tokens = True  # Without this line a request with an API token gets a 403.
     lookup_value_converter = "int"
     http_method_names = ["get", "head", "post", "patch", "delete"]
 

@@ -80,20 +80,31 @@ def test_the_environment_file_of_development_does_not_reach_production() -> None
     assert environment(services["web-a"], PRODUCTION)["DB_HOST"] == "database"
 
 
-def test_the_proxy_is_given_the_origins_that_the_service_allows() -> None:
-    origins = {"CORS_ALLOWED_ORIGINS": "https://app.example.com,https://www.example.com"}
+@pytest.mark.parametrize(
+    ("variable", "default", "value", "name"),
+    [
+        (
+            *("CORS_ALLOWED_ORIGINS", ""),
+            *("https://app.example.com,https://www.example.com", "allowed_origins.conf"),
+        ),
+        ("REFRESH_COOKIE", "false", "true", "refresh_cookie.conf"),
+    ],
+)
+def test_the_proxy_is_given_what_the_service_allows(
+    variable: str, default: str, value: str, name: str
+) -> None:
     services = compose("docker-compose.prod.yml")["services"]
-    given, written_to = environment(services["proxy"], origins), "/run"
-    [template] = [v.split(":")[:2] for v in services["proxy"]["volumes"] if "origins" in v]
+    given, written_to = environment(services["proxy"], {variable: value}), "/run"
+    [template] = [v.split(":")[:2] for v in services["proxy"]["volumes"] if name in v]
 
     # An undefined variable would not be replaced in the template.
-    assert environment(services["proxy"], {})["CORS_ALLOWED_ORIGINS"] == ""
-    assert given["CORS_ALLOWED_ORIGINS"] == origins["CORS_ALLOWED_ORIGINS"]
+    assert environment(services["proxy"], {})[variable] == default
+    assert given[variable] == value
     assert given["NGINX_ENVSUBST_OUTPUT_DIR"] == written_to
     assert written_to in services["proxy"]["tmpfs"]
-    assert (ROOT / template[0]).exists()
-    assert template[1] == "/etc/nginx/templates/allowed_origins.conf.template"
-    assert f"include {written_to}/allowed_origins.conf" in (ROOT / "deploy/nginx.conf").read_text()
+    assert f"${{{variable}}}" in (ROOT / template[0]).read_text()
+    assert template[1] == f"/etc/nginx/templates/{name}.template"
+    assert f"include {written_to}/{name}*;" in (ROOT / "deploy/nginx.conf").read_text()
 
 
 def test_production_is_closed_bounded_and_comes_back() -> None:

@@ -18,6 +18,7 @@ import pytest
 from accounts.models import User
 from api.errors import CODES, DETAILS, TITLES
 from conftest import API, PASSWORD
+from tests.rig.browser import chromium, needs_chromium
 from tests.rig.client import TRUSTING, Client
 from tests.rig.gunicorn import serve
 from tests.rig.machine import free_port
@@ -27,6 +28,7 @@ pytestmark = needs_proxy
 
 ORIGINS = "https://app.example.com, https://www.example.com:8443"
 HOST = b"Host: localhost\r\n"
+FORGED = {"Origin": "https://localhost"}
 
 
 class Echo(http.server.BaseHTTPRequestHandler):
@@ -149,6 +151,39 @@ def test_only_listed_origins_may_read_it(
     assert (exposed is not None) == is_allowed
 
 
+@pytest.mark.parametrize(
+    ("path", "origin", "is_allowed"),
+    [
+        (f"{API}/auth/refresh", "https://app.example.com", True),
+        (f"{API}/auth/refresh", "https://evil.example", False),
+        (f"{API}/auth/refresh", None, False),
+        (f"{API}/users/me", "https://app.example.com", False),
+        (f"{API}/authx", "https://app.example.com", False),
+        (f"/x{API}/auth/refresh", "https://app.example.com", False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("refresh_cookie", "is_enabled"),
+    [("true", True), ("ON", True), ("false", False), ("", False), (None, False)],
+)
+def test_credentials_are_allowed_where_the_service_allows_them(
+    tmp_path: Path,
+    refresh_cookie: str | None,
+    path: str,
+    origin: str | None,
+    *,
+    is_enabled: bool,
+    is_allowed: bool,
+) -> None:
+    headers = {"Origin": origin} if origin else {}
+    with proxy(tmp_path, free_port(), origins=ORIGINS, refresh_cookie=refresh_cookie) as port:
+        response = Client(port, tls=True).request("POST", path, **headers)
+
+    assert response.status == 502
+    allowed = response.headers["Access-Control-Allow-Credentials"]
+    assert allowed == ("true" if is_enabled and is_allowed else None)
+
+
 @pytest.mark.parametrize("origins", ["", None])
 def test_without_a_list_no_origin_may_read_it(tmp_path: Path, origins: str | None) -> None:
     with proxy(tmp_path, free_port(), origins=origins) as port:
@@ -224,10 +259,11 @@ class TestService:
             "TRUSTED_PROXY_COUNT": "1",
             "BCRYPT_ROUNDS": "12",
             "CORS_ALLOWED_ORIGINS": ORIGINS,
+            "REFRESH_COOKIE": "true",
         }
         with (
             serve(tmp_path / "log", **variables) as server,
-            proxy(tmp_path, server.port, origins=ORIGINS) as port,
+            proxy(tmp_path, server.port, origins=ORIGINS, refresh_cookie="true") as port,
         ):
             yield port
 
@@ -270,6 +306,53 @@ class TestService:
         assert other_port.status == 403
         cookies = "; ".join(c.partition(";")[0] for c in signed_in.headers.get_all("Set-Cookie"))
         assert client.request("GET", "/admin/", Cookie=cookies).status == 200
+
+    def test_a_session_by_cookie_has_the_public_origin(self, client: Client, port: int) -> None:
+        login = {"identity": "boss", "password": PASSWORD, "cookie": True}
+        pair = client.post(f"{API}/auth/login", login)
+        cookie = pair.headers["Set-Cookie"]
+        sent = {"Cookie": cookie.partition(";")[0], "Origin": f"https://localhost:{port}"}
+
+        other_port = client.request("POST", f"{API}/auth/refresh", {}, **sent | FORGED)
+        refreshed = client.request("POST", f"{API}/auth/refresh", {}, **sent)
+        client.access = refreshed.json["access_token"]
+        signed_out = client.post(f"{API}/auth/logout")
+
+        assert cookie.startswith("__Host-refresh=eyJ")
+        assert set(cookie.split("; ")[2:]) == {
+            *("HttpOnly", "Max-Age=604800", "Path=/", "SameSite=Strict", "Secure")
+        }
+        assert (other_port.status, other_port.json["code"]) == (403, "origin_not_allowed")
+        assert (refreshed.status, signed_out.status) == (200, 204)
+        assert refreshed.headers["Set-Cookie"].startswith("__Host-refresh=eyJ")
+        assert "Max-Age=0; Path=/; SameSite=Strict; Secure" in signed_out.headers["Set-Cookie"]
+
+    @needs_chromium
+    def test_a_browser_keeps_the_cookie(self, client: Client, port: int) -> None:
+        post = """([path, body]) => fetch("/api/v1" + path, {
+            method: "POST", body: JSON.stringify(body),
+            headers: {"Content-Type": "application/json"},
+        }).then(async (response) => [response.status, await response.json()])"""
+        with chromium() as browser:
+            page = browser.new_page(ignore_https_errors=True)
+            page.goto(f"https://localhost:{port}/")
+            login = {"identity": "boss", "password": PASSWORD, "cookie": True}
+
+            statuses = [
+                page.evaluate(post, [path, body])
+                for path, body in (
+                    ("/auth/login", login),
+                    ("/auth/refresh", {}),
+                    ("/auth/refresh", {}),
+                )
+            ]
+
+            assert [status for status, _ in statuses] == [200, 200, 200]
+            assert not any("refresh_token" in body for _, body in statuses)
+            [cookie] = page.context.cookies()
+            assert (cookie["name"], cookie["secure"], cookie["httpOnly"]) == (
+                *("__Host-refresh", True, True),
+            )
 
     def test_too_long_a_body_is_the_same_413_from_both(self, client: Client) -> None:
         origin = {"Origin": "https://app.example.com", "X-Request-ID": "abc"}

@@ -1,8 +1,12 @@
-"""Chromium for tests."""
+"""Chromium for tests, and origins for its pages."""
 
+import functools
+import http.server
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -14,6 +18,21 @@ QUIET += ["--disable-background-networking", "--disable-component-update"]
 PHONE = {"width": 390, "height": 844}
 
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
+
+
+class Files(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def front_end(directory: Path, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve the files of a directory on loopback; yield the origin, with this name of the host."""
+    handler = functools.partial(Files, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{host}:{server.server_port}"
+        server.shutdown()
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """The steps of an account's lifecycle, as a client and the owner of a mailbox take them."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 from django.core import mail
 from django.core.mail import EmailMessage
+from django.db.models.functions import Now
 from rest_framework.test import APIClient
 
 from accounts.delivery import empty_outbox
-from accounts.models import OutgoingEmail
+from accounts.models import OutgoingEmail, User
 from conftest import API
 
 NEW_PASSWORD = "a rainy night in June"
@@ -19,6 +21,15 @@ def errors(response: Any) -> dict[str, str]:
     """Return the code of each field of a 400."""
     assert response.status_code == 400, response.content
     return {error["field"]: error["code"] for error in response.json()["errors"]}
+
+
+def stored(user: User) -> User:
+    return User.objects.get(pk=user.pk)
+
+
+def make_stale(user: User) -> None:
+    """Let the last sign-in of each session be too old for a sensitive operation."""
+    user.sessions.update(authenticated_at=Now() - timedelta(minutes=11))
 
 
 def inbox(address: str) -> list[EmailMessage]:

@@ -24,11 +24,20 @@ def certify(directory: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+def expand(directory: Path, name: str, **variables: str | None) -> None:
+    """Write the file of a shipped template, as the image's entry point does; none for None."""
+    text = (ROOT / f"deploy/{name}.template").read_text()
+    for variable, value in variables.items():
+        if value is not None:
+            (directory / name).write_text(text.replace(f"${{{variable}}}", value))
+
+
 @contextlib.contextmanager
 def proxy(
     directory: Path,
     *instances: int,
     origins: str | None = None,
+    refresh_cookie: str | None = None,
     changes: Mapping[str, str] = {},
 ) -> Iterator[int]:
     """
@@ -38,11 +47,8 @@ def proxy(
     """
     port = free_port()
     certify(directory)
-    if origins is not None:
-        template = (ROOT / "deploy/allowed_origins.conf.template").read_text()
-        (directory / "allowed_origins.conf").write_text(
-            template.replace("${CORS_ALLOWED_ORIGINS}", origins)
-        )
+    expand(directory, "allowed_origins.conf", CORS_ALLOWED_ORIGINS=origins)
+    expand(directory, "refresh_cookie.conf", REFRESH_COOKIE=refresh_cookie)
     text = (ROOT / "deploy/nginx.conf").read_text()
     servers = "".join(f"server 127.0.0.1:{instance} max_fails=0;" for instance in instances)
     here_instead = {
@@ -56,6 +62,7 @@ def proxy(
         "/var/log/nginx/access.log": f"{directory}/access.log",
         "/etc/nginx/tls": str(directory),
         "/run/allowed_origins.conf": f"{directory}/allowed_origins.conf",
+        "/run/refresh_cookie.conf": f"{directory}/refresh_cookie.conf",
         **changes,
     }
     for shipped, here in here_instead.items():

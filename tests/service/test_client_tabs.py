@@ -1,8 +1,5 @@
 """The client of docs/clients in tabs of Chromium that share a session."""
 
-import functools
-import http.server
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,10 +8,9 @@ from playwright.sync_api import BrowserContext, Page
 
 from accounts.models import Event, Session
 from conftest import PASSWORD
-from tests.rig.browser import chromium, needs_chromium
+from tests.rig.browser import chromium, front_end, needs_chromium
 from tests.rig.clients import CLIENTS
 from tests.rig.gunicorn import Server, serve
-from tests.rig.machine import free_port
 
 pytestmark = [needs_chromium, pytest.mark.django_db(transaction=True)]
 
@@ -32,19 +28,11 @@ OPEN = """async (base) => {
 OpenTab = Callable[[], Page]
 
 
-class Files(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
     """The origin of a front end that serves the client to a browser."""
-    handler = functools.partial(Files, directory=str(CLIENTS))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with front_end(CLIENTS) as origin:
+        yield origin
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from tests.rig.machine import ROOT
 needs_tsc = pytest.mark.skipif(shutil.which("tsc") is None, reason="tsc is not installed")
 
 HEAD = """
-import { ApiError, Latchkey, memoryStore, indexedDBStore, type Store } from "./latchkey.js";
+import {
+  ApiError, Latchkey, memoryStore, indexedDBStore, sharedMemoryStore, type Store,
+} from "./latchkey.js";
 import type { Event, Session, User } from "./schema.js";
 
 const store: Store = memoryStore();
@@ -28,6 +30,7 @@ declare const id: number;
 export async function use() {
 """
 VALID = """
+const quiet = new Latchkey("/api/v1", { cookie: true, store: sharedMemoryStore("shop") });
 const user = await api.register({ username: "bob", email: "bob@example.com", password: "…" });
 const name: string = (await api.login("bob", "…", { signal })).username;
 const read: User = await api.request("GET", "/users/me", undefined, { signal });
@@ -63,6 +66,7 @@ INVALID = {
     "an unknown field": 'await api.request("PATCH", `/users/${id}`, { colour: "red" })',
     "a field that is not in the response": '(await api.request("GET", "/users/me")).password',
     "an iterator over one object": "for await (const x of api.paginate('/users/me')) x.username",
+    "a cookie that is no flag": "new Latchkey('', { cookie: 'refresh' })",
     "a store without clear": "new Latchkey('', { store: { get: store.get, set: store.set } })",
 }
 

@@ -1,8 +1,5 @@
 """The clients of docs/clients: expiry, tabs, rate limits, ended sessions."""
 
-import functools
-import http.server
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,26 +10,18 @@ import pytest
 from accounts.models import Event, Session, User
 from conftest import PASSWORD
 from tests.articles.models import Article
+from tests.rig.browser import front_end
 from tests.rig.clients import CLIENTS, latchkey
 from tests.rig.gunicorn import Server, serve
-from tests.rig.machine import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-class Files(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
 def origin() -> Iterator[str]:
     """The origin of a front end that serves the client to a browser."""
-    handler = functools.partial(Files, directory=str(CLIENTS))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", free_port()), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with front_end(CLIENTS) as origin:
+        yield origin
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from django.contrib.auth.models import Group
 from django.contrib.messages import get_messages
 from django.db import connection, transaction
 from django.test import Client
-from pytest_django import Settings
 
 from accounts.models import Event, OutgoingEmail, User
 from accounts.tests.test_races import at_once
@@ -24,12 +23,7 @@ ROUNDS = 40
 NEW = "a rainy night in June"
 ACTIONS = ["deactivate", "activate", "force_password_change", "end_sessions", "delete_selected"]
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def lifted_limits(settings: Settings) -> None:
-    settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("lifted_limits")]
 
 
 def page_of(user: User) -> str:

@@ -12,6 +12,7 @@ from accounts.models import Session, Ticket, User
 from api.views import schema
 from conftest import API, PASSWORD, SignIn
 from tests.articles.models import Article
+from tests.rig.api_tokens import NEW_TOKEN, TOKENS
 from tests.service.test_project import CLOSED, OPEN
 
 ARTICLE = {"title": "Lamp", "description": "Warm light.", "amount": 3}
@@ -21,6 +22,7 @@ EMPTY = {
     ("POST", "/auth/password"),
     ("POST", "/auth/password/reset"),
     ("DELETE", "/auth/sessions/{id}"),
+    ("DELETE", "/users/me/tokens/{id}"),
     ("DELETE", "/articles/{id}"),
     ("DELETE", "/users/{id}"),
 }
@@ -89,6 +91,8 @@ def bodies(
         ("POST", "/users/me/email/verification"): device.post(f"{me}/email/verification"),
         ("POST", "/users/me/email"): device.post(f"{me}/email", {"email": "new@example.com"}),
         ("POST", "/users/me/email/verify"): device.post(f"{me}/email/verify", verify),
+        ("POST", "/users/me/tokens"): device.post(TOKENS, NEW_TOKEN),
+        ("GET", "/users/me/tokens"): device.get(TOKENS),
         ("GET", "/users/{id}"): device.get(f"{API}/users/{identifier}"),
         ("PATCH", "/users/{id}"): device.patch(f"{API}/users/{identifier}", {"names": "Alice"}),
         ("GET", "/articles"): client.get(f"{API}/articles"),

@@ -7,18 +7,18 @@ from django.core.management.base import BaseCommand
 from django.db.models.functions import Now
 from tqdm import tqdm
 
-from accounts.models import Event, OutgoingEmail, Session, Ticket, TOTPDevice
+from accounts.models import ApiToken, Event, OutgoingEmail, Session, Ticket, TOTPDevice
 from accounts.models.batches import prune
 from accounts.models.tickets import KEPT_AFTER_END
 
 
 class Command(BaseCommand):
     help = (
-        "Delete sessions that ended or expired more than SESSION_RETENTION_DAYS ago, events that "
-        "are older than EVENT_RETENTION_DAYS, emails that are older than EMAIL_RETENTION_DAYS, "
-        "tickets that ended more than a day ago, authenticator apps that nobody confirmed, and the "
-        "console's expired sessions. "
-        "It works in batches, and two runs at once share the work."
+        "Delete sessions and API tokens that ended or expired more than SESSION_RETENTION_DAYS "
+        "ago, events that are older than EVENT_RETENTION_DAYS, emails that are older than "
+        "EMAIL_RETENTION_DAYS, tickets that ended more than a day ago, authenticator apps that "
+        "nobody confirmed, and the console's expired sessions. It works in batches, and two runs "
+        "at once share the work."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -29,6 +29,7 @@ class Command(BaseCommand):
         session_age, event_age = settings.SESSION_RETENTION, settings.EVENT_RETENTION
         for name, rows in (
             ("session", Session.objects.ended_before(session_age)),
+            ("API token", ApiToken.objects.expired_before(session_age)),
             ("event", Event.objects.older(event_age).order_by("created_at")),
             ("email", OutgoingEmail.objects.older(settings.EMAIL_RETENTION)),
             ("ticket", Ticket.objects.ended(KEPT_AFTER_END)),

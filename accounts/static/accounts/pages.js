@@ -29,7 +29,9 @@ const actions = {
 async function call(method, path, body, bearer) {
   const headers = { "Content-Type": "application/json" };
   if (bearer) headers.Authorization = `Bearer ${bearer}`;
-  const response = await fetch(API + path, { method, headers, body: JSON.stringify(body) });
+  // Without cookies, so that signing out here leaves the session of a front end on this host.
+  const credentials = "omit";
+  const response = await fetch(API + path, { method, headers, body: JSON.stringify(body), credentials });
   const answer = response.status === 204 ? {} : await response.json();
   if (!response.ok) throw answer;
   return answer;

@@ -9,7 +9,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('accounts', '0008_email_without_encoded_word'),
+        ('accounts', '0009_api_tokens'),
     ]
 
     operations = [
@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name='event',
             name='kind',
-            field=models.CharField(choices=[('signed_in', 'signed in'), ('refused', 'sign-in rejected'), ('signed_out', 'signed out'), ('session_ended', 'session ended'), ('replayed', 'refresh token used twice'), ('password_changed', 'password changed'), ('password_change_required', 'password change required'), ('account_created', 'account created'), ('account_changed', 'account changed'), ('account_activated', 'account activated'), ('account_deactivated', 'account deactivated'), ('account_deleted', 'account deleted'), ('reauthenticated', 'signed in again'), ('password_reset_asked', 'password reset requested'), ('password_reset', 'password reset'), ('email_verified', 'address verified'), ('email_change_asked', 'change of address requested'), ('email_changed', 'address changed'), ('email_restored', 'address restored'), ('factor_added', 'second factor added'), ('factor_removed', 'second factor removed'), ('factor_reset_begun', 'factor reset requested'), ('factors_reset', 'second factors reset'), ('recovery_code_used', 'recovery code used'), ('recovery_codes_replaced', 'recovery codes replaced'), ('passkey_cloned', 'copied passkey rejected'), ('mail_requested', 'email requested by staff'), ('mail_failed', 'email not delivered'), ('limit_reached', 'limit reached')], editable=False, max_length=32),
+            field=models.CharField(choices=[('signed_in', 'signed in'), ('refused', 'sign-in rejected'), ('signed_out', 'signed out'), ('session_ended', 'session ended'), ('replayed', 'refresh token used twice'), ('password_changed', 'password changed'), ('password_change_required', 'password change required'), ('account_created', 'account created'), ('account_changed', 'account changed'), ('account_activated', 'account activated'), ('account_deactivated', 'account deactivated'), ('account_deleted', 'account deleted'), ('reauthenticated', 'signed in again'), ('password_reset_asked', 'password reset requested'), ('password_reset', 'password reset'), ('email_verified', 'address verified'), ('email_change_asked', 'change of address requested'), ('email_changed', 'address changed'), ('email_restored', 'address restored'), ('token_created', 'API token created'), ('token_ended', 'API token ended'), ('factor_added', 'second factor added'), ('factor_removed', 'second factor removed'), ('factor_reset_begun', 'factor reset requested'), ('factors_reset', 'second factors reset'), ('recovery_code_used', 'recovery code used'), ('recovery_codes_replaced', 'recovery codes replaced'), ('passkey_cloned', 'copied passkey rejected'), ('mail_requested', 'email requested by staff'), ('mail_failed', 'email not delivered'), ('limit_reached', 'limit reached')], editable=False, max_length=32),
         ),
         migrations.AlterField(
             model_name='session',

@@ -11,7 +11,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('accounts', '0009_second_factors'),
+        ('accounts', '0010_second_factors'),
     ]
 
     operations = [
