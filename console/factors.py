@@ -35,12 +35,13 @@ from accounts.models import (
     TicketError,
     WrongCodeError,
 )
+from accounts.models.passkeys import MAXIMUM
 from accounts.models.proofs import MFA
 from accounts.models.totp import uri_of
 from accounts.webauthn import CredentialError
 from console import access
 from console.pages import rate_limit_response, sign_in_again
-from console.sign_in import CodeField, CredentialField
+from console.sign_in import CodeField, CredentialField, read_json
 
 View = Callable[..., HttpResponse]
 MEANWHILE = (StaleLoginError, EmailNotVerifiedError, TicketError)
@@ -50,9 +51,12 @@ class CodeForm(forms.Form):
     code = CodeField()
 
 
-class PasskeyForm(forms.Form):
-    name = forms.CharField(max_length=50)
+class PasskeyForm(forms.ModelForm):
     credential = CredentialField()
+
+    class Meta:
+        model = Passkey
+        fields = ("name",)
 
 
 def own_factors(view: View) -> View:
@@ -81,14 +85,15 @@ def page(request: HttpRequest, template: str, title: str, **context: Any) -> Htt
 @require_safe
 def overview(request: HttpRequest) -> HttpResponse:
     user: Any = request.user
+    passkeys = list(user.passkeys.order_by("created_at", "pk"))
     return page(
         request,
         "factors",
         _("Second factors"),
         app=user.totp_devices.confirmed().first(),
-        passkeys=user.passkeys.order_by("created_at", "pk"),
+        passkeys=passkeys,
         codes_left=user.recovery_codes_left,
-        offers_passkeys=settings.WEBAUTHN_RP_ID,
+        offers_passkeys=settings.WEBAUTHN_RP_ID and len(passkeys) < MAXIMUM,
     )
 
 
@@ -152,7 +157,7 @@ def begin_passkey(request: HttpRequest) -> HttpResponse:
     try:
         return JsonResponse(Passkey.objects.begin_registration(user))
     except PasskeyLimitError:
-        return JsonResponse({"detail": _("You have as many passkeys as allowed.")}, status=409)
+        return HttpResponse(status=409)
 
 
 @require_POST
@@ -162,9 +167,8 @@ def add_passkey(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         given = form.cleaned_data
         try:
-            passkey = Passkey.objects.register(
-                user, given["credential"], given["name"], session=None
-            )
+            credential = read_json(given["credential"])
+            passkey = Passkey.objects.register(user, credential, given["name"], session=None)
         except (CredentialError, PasskeyLimitError):
             pass
         else:

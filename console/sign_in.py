@@ -86,16 +86,17 @@ class CodeField(forms.CharField):
 
 
 class CredentialField(forms.CharField):
-    """What a script sends of a passkey; the model reads it, and rejects all junk alike."""
+    """What a script sends of a passkey, as JSON."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(max_length=LONGEST_CREDENTIAL, widget=forms.HiddenInput, **options)
 
-    def clean(self, value: Any) -> Any:
-        text = super().clean(value)
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(text)
-        return text
+
+def read_json(text: str) -> Any:
+    """Return the value of a JSON text; None for any other text, which is no credential either."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return None
 
 
 class SecondFactorForm(forms.Form):
@@ -103,8 +104,8 @@ class SecondFactorForm(forms.Form):
     credential = CredentialField(required=False)
 
     def clean(self) -> dict[str, Any]:
-        given = [name for name in ("code", "credential") if self.cleaned_data.get(name)]
-        if len(given) != 1 and not self.errors:
+        code, credential = map(self.cleaned_data.get, ("code", "credential"))
+        if bool(code) == bool(credential) and not self.errors:
             self.add_error("code", ValidationError(_("Enter a code."), code="required"))
         return self.cleaned_data
 
@@ -112,7 +113,7 @@ class SecondFactorForm(forms.Form):
         """Return what was sent as a proof that uses up the ticket, too."""
         if code := self.cleaned_data["code"]:
             return Code(code=code, ticket=ticket)
-        return PasskeyProof(data=self.cleaned_data["credential"], ticket=ticket)
+        return PasskeyProof(data=read_json(self.cleaned_data["credential"]), ticket=ticket)
 
 
 def start_session(request: HttpRequest, user: User, proof: Proof) -> None:
