@@ -174,6 +174,7 @@ def test_a_passkey_from_the_enrolment_to_its_removal(
     page.get_by_role("button", name="Log out").click()
 
     enter_password(page, server)
+    expect(page.locator("#passkey-error")).to_be_hidden()
     authenticator.verify_user(False)
     page.get_by_role("button", name="Use a passkey").click()
     expect(page.get_by_text("No passkey was used.")).to_be_visible()
