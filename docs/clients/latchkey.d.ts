@@ -110,8 +110,8 @@ export class Latchkey {
   passkeys(options?: CallOptions): AsyncGenerator<Passkey>;
   addPasskey(name: string, options?: CallOptions): Promise<NewPasskey>;
   removePasskey(id: string, options?: CallOptions): Promise<null>;
-  reauthenticateWithPasskey(options?: CallOptions): Promise<void>;
   reauthenticate(proof: Proof, options?: CallOptions): Promise<void>;
+  reauthenticateWithPasskey(options?: CallOptions): Promise<void>;
   sessions(options?: CallOptions): AsyncGenerator<Session>;
   endSession(id: string, options?: CallOptions): Promise<null>;
   events(options?: CallOptions): AsyncGenerator<Event>;
