@@ -68,6 +68,8 @@ def own_factors(view: View) -> View:
         may_enter = admin.site.has_permission(request) or access.must_enrol(request)
         if not (may_enter and access.is_fresh(request)):
             return sign_in_again(request)
+        user: Any = request.user
+        user.proof = access.proof_of(request)
         try:
             return rate_limit_response(request) or view(request, **kwargs)
         except MEANWHILE:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import Event, OutgoingEmail, TOTPDevice, User
@@ -284,6 +285,19 @@ class TestOwnFactors:
         session.save()
 
         assert browser.post(FACTORS + path).url == f"{LOGIN}?next={FACTORS}{path}"
+
+    @pytest.mark.parametrize("days", [6, 8])
+    def test_a_factor_older_than_the_undo_outranks_the_mailbox(
+        self, secret: str, days: int
+    ) -> None:
+        added_at = timezone.now() - timedelta(days=days)
+        TOTPDevice.objects.update(confirmed_at=added_at)
+        browser = sign_in_with(code_of(secret))
+        OutgoingEmail.objects.all().delete()
+        confirm(browser, code_of(begin(browser)))
+
+        email = OutgoingEmail.objects.get(kind="factor_added")
+        assert (email.ticket is None) == (days > 7)
 
     def test_notices_are_sent(self, own: Client) -> None:
         OutgoingEmail.objects.all().delete()
