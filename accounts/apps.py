@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from typing import Any
 
 from django.apps import AppConfig
 from prometheus_client.core import Metric
@@ -18,6 +19,12 @@ class AccountsConfig(AppConfig):
         from accounts import metrics
 
         return metrics.collect()
+
+    def export(self, user: Any) -> Iterable[tuple[str, Any]]:
+        """Return what is stored about a user; `api.exports` calls this."""
+        from accounts import export
+
+        return export.parts(user)
 
 
 def record_limit(name: str) -> None:

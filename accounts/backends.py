@@ -4,19 +4,11 @@ from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
 from django.http import HttpRequest
-from prometheus_client import Counter
 
-from accounts.failures import FailuresExceededError, LoginFailures
+from accounts.failures import LOGINS, FailuresExceededError, LoginFailures
 from accounts.models import Event, User
 from accounts.models.events import UNKNOWN_IDENTITY, WRONG_PASSWORD
 from accounts.passwords import MAXIMUM_LENGTH, HashingBusyError, reject_when_full
-
-LOGINS = Counter(
-    "latchkey_logins", "Passwords that were presented, in the API and the admin.", ["outcome"]
-)
-# `rate` and `increase` need a sample before the first event, so each series starts at zero.
-for outcome in ("accepted", "refused", "limited", "busy"):
-    LOGINS.labels(outcome)
 
 
 class IdentityBackend(ModelBackend):

@@ -1,10 +1,11 @@
-"""Failed attempts at one account: how many are allowed, and what reports a lockout."""
+"""Failed attempts at one account: how many are allowed, how they are counted and reported."""
 
 import contextlib
 import hashlib
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import cast
 
 from django.conf import settings
 from django.core.cache import cache
@@ -19,6 +20,7 @@ from accounts.models import (
     Proof,
     Session,
     SessionQuerySet,
+    Ticket,
     User,
     WrongCodeError,
 )
@@ -26,12 +28,17 @@ from accounts.models.factors import Code
 
 ADDRESS_MEMORY = timedelta(days=30)
 STRANGERS = "strangers"
+LOGINS = Counter(
+    "latchkey_logins", "Passwords that were presented, in the API and the admin.", ["outcome"]
+)
 CODES = Counter(
     "latchkey_codes", "Codes of second factors that were presented, by outcome.", ["outcome"]
 )
 # `rate` and `increase` need a sample before the first event, so each series starts at zero.
 for outcome in ("accepted", "refused", "limited"):
+    LOGINS.labels(outcome)
     CODES.labels(outcome)
+LOGINS.labels("busy")
 
 
 class FailuresExceededError(Throttled):
@@ -146,6 +153,14 @@ def recent_sessions(user: User | None) -> SessionQuerySet:
     return Session.objects.filter(user=user.pk if user else 0, last_used_at__gt=since)
 
 
+def count_completion(ticket: Ticket, address: str) -> User:
+    """Count an attempt to complete a sign-in like one by password, and return its user."""
+    user = cast("User", ticket.user)
+    user.failures = LoginFailures(user, "", address, source=ticket.data["source"])
+    user.failures.count()
+    return user
+
+
 def counting(user: User, proof: Proof) -> contextlib.AbstractContextManager[None]:
     """Count the use of a code; passwords and passkeys are counted before they are verified."""
     return counting_codes(user) if isinstance(proof, Code) else contextlib.nullcontext()
@@ -178,6 +193,20 @@ def counting_codes(user: User) -> Iterator[None]:
         raise
     CODES.labels("accepted").inc()
     failures.take_back()
+
+
+@contextlib.contextmanager
+def counting_enrolment(user: User, address: str) -> Iterator[None]:
+    """
+    Count a code that confirms an authenticator app as long as it is not right.
+
+    A right one does not clear the failures: whoever enrols would have as many guesses again.
+    """
+    failures = LoginFailures(user, "", address)
+    failures.count()
+    with counting_codes(user):
+        yield
+    failures.uncount()
 
 
 def report_code_failures(user: User) -> None:

@@ -58,7 +58,7 @@ DESCRIPTIONS = {
     415: DETAILS["unsupported_media_type"],
     429: "The rate limit is exceeded.",
     500: DETAILS["server_error"],
-    503: "The database is unavailable, or all hashing slots are in use.",
+    503: "The database is unavailable, or all slots for hashing or exports are in use.",
     504: UNKNOWN_OUTCOME,
 }
 CODES_OF_STATUS = {

@@ -6,10 +6,12 @@ import secrets
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyotp
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
@@ -19,6 +21,15 @@ from ops import mailbox
 MAXIMUM_WAIT = 90  # seconds to wait for rate limits in total
 DELIVERY = 30  # seconds in which an email is delivered
 API = f"/{settings.API_PATH.rstrip('/')}"
+
+
+def problem_in(content: bytes) -> dict[str, Any]:
+    """Return the problem document of an error response, or {} for a proxy's page."""
+    try:
+        problem = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
 
 
 class SkippedError(Exception):
@@ -40,6 +51,7 @@ class Service:
         self.headers: dict[str, str] = {}
         self.wait_left = MAXIMUM_WAIT
         self.seen: set[str] = set()  # tokens of emails
+        self.recovery_codes: list[str] = []
 
     def call(self, method: str, path: str, body: Any = None, *, expect: int) -> dict[str, Any]:
         """Return the response's body; wait for rate limits and a busy service."""
@@ -77,7 +89,7 @@ class Service:
                 return response.status, response.headers, json.loads(response.read() or b"{}")
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, error.headers, {}
+                return error.code, error.headers, problem_in(error.read())
 
     def emailed_token(self, address: str, page: str) -> str:
         """Wait for an email to this address that links to a page, and return its new token."""
@@ -113,10 +125,14 @@ class Service:
         self.user_id = self.call("POST", "/users", user, expect=201)["id"]
         return f"user {self.user_id}"
 
-    def log_in(self) -> str:
-        body = {"identity": self.username, "password": self.password}
+    def log_in(self, code: str = "") -> str:
+        """Log in, with a code if the user has a second factor."""
+        path, body = "/auth/login", {"identity": self.username, "password": self.password}
         self.bearer = ""
-        self.pair = self.call("POST", "/auth/login", body, expect=200)
+        if self.recovery_codes:
+            token = self.call("POST", path, body, expect=403)["mfa_token"]
+            path, body = "/auth/mfa", {"mfa_token": token, "code": code or self.recovery_codes[0]}
+        self.pair = self.call("POST", path, body, expect=200)
         self.bearer = self.pair["access_token"]
         return f"tokens for {self.pair['expires_in']} and {self.pair['refresh_expires_in']} s"
 
@@ -214,6 +230,18 @@ class Service:
         self.call("POST", "/users/me/email/verify", {"token": token}, expect=200)
         return self.check_email(new)
 
+    def add_factor(self) -> str:
+        """Add an authenticator app, log in with it, and remove it."""
+        totp = pyotp.TOTP(self.call("POST", "/users/me/totp", expect=201)["secret"])
+        added = self.call("POST", "/users/me/totp/confirm", {"code": totp.now()}, expect=200)
+        self.recovery_codes = added["recovery_codes"]
+        self.log_in(
+            totp.at(datetime.now(UTC), counter_offset=1)
+        )  # A code works once, so this is the next one.
+        self.call("DELETE", "/users/me/totp", expect=204)
+        self.recovery_codes = []
+        return "a login needs its code"
+
     def undo(self) -> str:
         if not settings.UNDO_LIFETIME:
             raise SkippedError("UNDO_DAYS is 0, so no undo link is sent")
@@ -224,6 +252,8 @@ class Service:
     def clean_up(self) -> str:
         if self.user_id is None:
             return "no user to delete"
-        self.log_in()
-        self.call("DELETE", f"/users/{self.user_id}", expect=204)
+        path = f"/users/{self.user_id}"
+        if self.send("DELETE", f"{API}{path}", None)[0] != 204:  # The session is not fresh.
+            self.log_in()
+            self.call("DELETE", path, expect=204)
         return f"user {self.user_id} is deleted"

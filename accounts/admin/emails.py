@@ -78,7 +78,7 @@ class EmailAdmin(RecordAdmin):
 
     @admin.display(description=_("to"))
     def to(self, email: OutgoingEmail) -> str:
-        return email.address if email.user else "an entered identity"
+        return "an entered identity" if email.is_to_stranger else email.address
 
     @admin.display(description=_("state"))
     def state_tag(self, email: OutgoingEmail) -> str:
@@ -87,7 +87,7 @@ class EmailAdmin(RecordAdmin):
     @admin.display(description=_("error"))
     def reply(self, email: OutgoingEmail) -> str:
         """Return the error; of an entered address its first word, since a server repeats it."""
-        return email.error if email.user else email.error.partition(" ")[0]
+        return email.error.partition(" ")[0] if email.is_to_stranger else email.error
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("accounts.change_outgoingemail")

@@ -1,7 +1,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.templatetags.admin_urls import admin_urlname
@@ -19,6 +18,7 @@ from accounts.admin import changes
 from accounts.admin.api_tokens import end_tokens, may_end
 from accounts.admin.changes import can_manage
 from accounts.admin.emails import state_tag
+from accounts.admin.factors import FactorActions
 from accounts.admin.pages import (
     count,
     end_and_say,
@@ -27,20 +27,21 @@ from accounts.admin.pages import (
     moment,
     tag,
 )
-from accounts.models import ApiToken, Event, OutgoingEmail, Session, User, UserQuerySet
+from accounts.models import (
+    ApiToken,
+    Event,
+    Invitation,
+    OutgoingEmail,
+    Session,
+    User,
+    UserQuerySet,
+)
 
 RANKS = ("is_staff", "is_superuser", "groups", "user_permissions")
 JOINED = moment("date_joined", "signed up")
 # Shown in lists of their own on the user's page; nobody deletes them by themselves.
 OWN_MODELS = (Session, ApiToken, OutgoingEmail)
 SHOWN = 10  # rows of a user's sessions, events and emails, on the user's page
-INVITATION = _("The user gets an email with a link to choose a password.")
-
-
-class NewUserForm(forms.ModelForm):
-    class Meta:
-        model = User
-        fields = ("username", "email", "names")
 
 
 class UserForm(UserChangeForm):
@@ -52,11 +53,12 @@ class UserForm(UserChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(FactorActions, DjangoUserAdmin):
     form = UserForm
-    add_form = NewUserForm
-    list_display = ["username", "email", "names", "state", "devices", "is_staff", JOINED]
-    list_filter = ["is_active", "must_change_password", "is_staff", "is_superuser", "groups"]
+    list_display = ["username", "email", "names", "state", "second_factor", "devices"]
+    list_display += ["is_staff", JOINED]
+    list_filter = ["is_active", "must_change_password", "has_second_factor"]
+    list_filter += ["is_staff", "is_superuser", "groups"]
     search_fields = ["username", "email", "names"]
     search_help_text = _("A part of the name or the e-mail address, or the whole number")
     ordering = ["-id"]
@@ -67,11 +69,8 @@ class UserAdmin(DjangoUserAdmin):
         (_("Permissions"), {"fields": RANKS, "classes": ["collapse"]}),
         ("Dates", {"fields": ["date_joined", "last_login", "password_changed_at"]}),
     ]
-    add_fieldsets = [
-        (None, {"fields": ["username", "email", "names"], "description": INVITATION}),
-    ]
     actions = ["end_sessions", "deactivate", "activate", "force_password_change"]
-    actions += ["send_reset_link", "send_verification"]
+    actions += ["send_reset_link", "send_verification", "begin_factor_reset", "cancel_factor_reset"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         sessions = Session.objects.active().filter(user=OuterRef("pk")).order_by()
@@ -121,15 +120,13 @@ class UserAdmin(DjangoUserAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         names = list(super().get_readonly_fields(request, obj))
         if not request.user.is_superuser:
-            names += [*RANKS, *(["email"] if obj else [])]
+            names += [*RANKS, "email"]
         return names
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        """Save the user, and send a new one a link to choose a password, as a forced change."""
-        if not change:
-            obj.set_unusable_password()
+        """Save the user, and send a link to choose a password if another one is forced."""
         super().save_model(request, obj, form, change)
-        if not change or ("must_change_password" in form.changed_data and obj.must_change_password):
+        if "must_change_password" in form.changed_data and obj.must_change_password:
             changes.report(request, changes.send_reset_link(obj))
 
     def save_related(self, request: HttpRequest, form: Any, *args: Any, **kwargs: Any) -> None:
@@ -196,6 +193,10 @@ class UserAdmin(DjangoUserAdmin):
             *super().get_urls(),
         ]
 
+    def add_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Send an invitation: its recipient chooses the username and the password."""
+        return self.admin_site.get_model_admin(Invitation).add_view(request)
+
     def user_change_password(self, *args: Any, **kwargs: Any) -> HttpResponse:
         """Reject Django's page for staff to choose a user's password."""
         raise Http404
@@ -227,12 +228,19 @@ class UserAdmin(DjangoUserAdmin):
             "force-password-change": self.force_password_change,
             "send-reset-link": self.send_reset_link,
             "send-verification": self.send_verification,
+            "begin-factor-reset": self.begin_factor_reset,
+            "cancel-factor-reset": self.cancel_factor_reset,
         }
         user = get_object_or_404(User, pk=pk)
-        if action not in actions or not self.has_change_permission(request, user):
+        if action not in actions or not self.permits(request, actions[action], user):
             raise PermissionDenied
         actions[action](request, User.objects.filter(pk=pk))
         return redirect("admin:accounts_user_change", pk)
+
+    def permits(self, request: HttpRequest, action: Any, user: User) -> bool:
+        """Tell whether an action of the list is permitted for this user."""
+        checks = [getattr(self, f"has_{name}_permission") for name in action.allowed_permissions]
+        return all(check(request, user) for check in checks)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -259,6 +267,7 @@ class UserAdmin(DjangoUserAdmin):
                     if sees("accounts.view_outgoingemail")
                     else None
                 ),
+                "factors": self.factors_of(request, user),
                 "email_enabled": settings.EMAIL_ENABLED,
                 "may_end": self.has_end_permission(request),
                 "may_change": self.has_change_permission(request, user),

@@ -4,6 +4,7 @@ from accounts.models.api_tokens import ApiToken, ApiTokenLimitError, ApiTokenQue
 from accounts.models.credentials import PasswordUnchangedError, StaleLoginError
 from accounts.models.events import Event
 from accounts.models.factors import WrongCodeError
+from accounts.models.invitations import Invitation
 from accounts.models.managers import UserQuerySet
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.passkeys import (
@@ -28,6 +29,7 @@ __all__ = [
     "ApiTokenQuerySet",
     "EmailNotVerifiedError",
     "Event",
+    "Invitation",
     "OutgoingEmail",
     "Passkey",
     "PasskeyLimitError",

@@ -187,6 +187,8 @@ class Event(models.Model):
         RECOVERY_CODE_USED = "recovery_code_used", "recovery code used"
         RECOVERY_CODES_REPLACED = "recovery_codes_replaced", "recovery codes replaced"
         PASSKEY_CLONED = "passkey_cloned", "copied passkey rejected"
+        INVITED = "invited", "invitation"
+        EXPORTED = "exported", "data exported"
         MAIL_REQUESTED = "mail_requested", "email requested by staff"
         MAIL_FAILED = "mail_failed", "email not delivered"
         LIMIT_REACHED = "limit_reached", "limit reached"

@@ -124,7 +124,8 @@ class OutgoingEmailQuerySet(models.QuerySet["OutgoingEmail"]):
             # Anybody can register with a stranger's address and cause these. For a verified address
             # there is no limit: a thief could use it up, and the owner would not get this notice.
             return not (user and user.email_verified) and self.is_limited(address, {kind})
-        if kind == OutgoingEmail.Kind.EMAIL_CHANGED:
+        if kind in {OutgoingEmail.Kind.EMAIL_CHANGED, OutgoingEmail.Kind.INVITATION}:
+            # Each by itself: strangers could use up a shared limit, and hold an invitation back.
             return self.is_limited(address, {kind})
         if kind == OutgoingEmail.Kind.LOGIN_FAILURES:
             lock_address(address)
@@ -225,6 +226,11 @@ class OutgoingEmail(models.Model):
 
     def __str__(self) -> str:
         return str(self.get_kind_display())  # The recipient may be what a stranger entered.
+
+    @property
+    def is_to_stranger(self) -> bool:
+        """Tell whether the recipient is what a stranger entered, which may be a password."""
+        return self.user_id is None and self.kind != self.Kind.INVITATION
 
     @property
     def is_pointless(self) -> bool:

@@ -142,20 +142,23 @@ class ProfileSerializer(UserSerializer):
     ]
 )
 class RegistrationSerializer(UserSerializer):
-    """A new user. With REGISTRATION=verified a ticket names the address, which is proven."""
+    """A new user. The ticket of an email, if there is one, names the address and proves it."""
 
     password = NewPasswordField()
-    registration_token = TicketField(Ticket.Purpose.REGISTER, required=True)
+    registration_token = TicketField(Ticket.Purpose.REGISTER, Ticket.Purpose.INVITE, required=True)
 
     class Meta(UserSerializer.Meta):
         fields = [*UserSerializer.Meta.fields, "password", "registration_token"]
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()
-        if settings.REGISTRATION == "verified":
-            fields["email"].read_only, fields["email"].required = True, False
-        else:
-            del fields["registration_token"]
+        body = getattr(self, "initial_data", None)
+        has_token = isinstance(body, dict) and "registration_token" in body
+        takes_token = has_token or settings.REGISTRATION == "verified"
+        fields["registration_token"].required = takes_token
+        fields["email"].read_only = takes_token
+        # The schema has no body: it describes both as optional, of which one is needed.
+        fields["email"].required = body is not None and not takes_token
         return fields
 
     def field_of(self, name: str) -> str:

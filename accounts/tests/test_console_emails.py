@@ -80,37 +80,11 @@ class TestNoPassword:
 
     def test_a_password_in_a_form_is_ignored(self, console: Client, user: User) -> None:
         form = {"username": "alice", "email": user.email, "is_active": "on", "password": "x"}
-        new = {"username": "bob", "email": "bob@example.com"}
-        new |= {"password1": PASSWORD, "password2": PASSWORD, "password": PASSWORD}
 
         assert console.post(page_of(user), form).status_code == 302
-        assert console.post(ADD, new).status_code == 302
 
         user.refresh_from_db()
         assert user.check_password(PASSWORD)
-        assert not User.objects.get(username="bob").has_usable_password()
-
-    def test_a_new_user_chooses_the_password_by_the_emailed_link(self, console: Client) -> None:
-        new = {"username": "bob", "email": "bob@example.com", "names": "Bob"}
-
-        page = console.post(ADD, new, follow=True).content.decode()
-
-        assert "1 email queued." in page
-        bob = User.objects.get(username="bob")
-        assert not bob.email_verified
-        assert sent() == [("reset_password", "bob@example.com")]
-        assert Ticket.objects.get().user == bob
-        assert events("password_reset_asked") == [("bob", "boss", "")]
-
-    def test_without_email_staff_learn_that_none_was_sent(
-        self, console: Client, settings: Settings
-    ) -> None:
-        settings.EMAIL_ENABLED = False
-
-        page = console.post(ADD, {"username": "bob", "email": "bob@example.com"}, follow=True)
-
-        assert b"email is disabled" in page.content
-        assert sent() == []
 
 
 class TestUsersPage:
@@ -298,13 +272,6 @@ class TestAddress:
         user.refresh_from_db()
         assert (user.email, user.email_verified) == (self.NEW, False)
         assert ("email_changed", former) in sent()
-
-    def test_staff_who_may_add_users_give_a_new_one_an_address(self, clerk: Client) -> None:
-        staff = User.objects.get(username="clerk")
-        staff.user_permissions.add(Permission.objects.get(codename="add_user"))
-
-        assert clerk.post(ADD, {"username": "bob", "email": self.NEW}).status_code == 302
-        assert User.objects.get(username="bob").email == self.NEW
 
 
 class TestList:

@@ -6,17 +6,21 @@ from typing import Any
 
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
-from rest_framework.test import APIClient
 
 import config.settings
-from accounts import tokens
 from accounts.models import Session, User
 from conftest import API, PASSWORD
+from tests.rig.cookies import (
+    COOKIE,
+    OWN,
+    Browser,
+    assert_is_deleted,
+    assert_is_in_the_cookie,
+    assert_is_rejected,
+)
 from tests.service.test_project import CLOSED, operations
 
-COOKIE = "__Host-refresh"
 LISTED = "https://app.example.com"
-OWN = "https://testserver"
 
 
 @pytest.fixture(autouse=True)
@@ -28,64 +32,11 @@ def enabled(settings: Settings) -> None:
     settings.AUTH_RATE_LIMIT = (100, 60)
 
 
-class Browser(APIClient):
-    """A page of an allowed origin over HTTPS; it keeps cookies, and the access token in memory."""
-
-    def __init__(self, origin: str | None = OWN) -> None:
-        super().__init__(raise_request_exception=False)
-        self.origin = origin
-
-    def send(self, path: str, body: Any = None, **extra: Any) -> Any:
-        origin = {} if self.origin is None else {"HTTP_ORIGIN": self.origin}
-        extra = {"secure": True, **origin, **extra}
-        return self.post(f"{API}/auth/{path}", {} if body is None else body, **extra)
-
-    def login(self, *, cookie: Any = True, **extra: Any) -> Any:
-        body = {"identity": "alice", "password": PASSWORD, "cookie": cookie}
-        return self.take(self.send("login", body, **extra))
-
-    def refresh(self, body: Any = None, **extra: Any) -> Any:
-        return self.take(self.send("refresh", body, **extra))
-
-    def take(self, response: Any) -> Any:
-        if response.status_code == 200:
-            self.credentials(HTTP_AUTHORIZATION=f"Bearer {response.json()['access_token']}")
-        return response
-
-    @property
-    def token(self) -> str:
-        return str(self.cookies[COOKIE].value)
-
-
 @pytest.fixture
 def browser(user: User) -> Browser:
     browser = Browser()
     assert browser.login().status_code == 200
     return browser
-
-
-def assert_is_in_the_cookie(response: Any, name: str = COOKIE) -> None:
-    assert response.status_code == 200
-    assert "refresh_token" not in response.json()
-    cookie = response.cookies[name]
-    assert tokens.read(tokens.RefreshToken, cookie.value).user_id
-    assert cookie["max-age"] == response.json()["refresh_expires_in"]
-    # Within the grace the token was issued a moment ago.
-    assert cookie["max-age"] in {604799, 604800}
-    assert (cookie["path"], cookie["domain"], cookie["samesite"]) == ("/", "", "Strict")
-    assert cookie["httponly"] is True
-    assert bool(cookie["secure"]) == (name == COOKIE)
-    assert cookie.value not in response.content.decode()
-
-
-def assert_is_rejected(response: Any, status: int, code: str) -> None:
-    assert (response.status_code, response.json()["code"]) == (status, code)
-
-
-def assert_is_deleted(response: Any) -> None:
-    cookie = response.cookies[COOKIE]
-    assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", 0, "/")
-    assert (cookie["secure"], cookie["samesite"]) == (True, "Strict")
 
 
 def test_it_is_off_by_default() -> None:
@@ -300,200 +251,6 @@ class TestRefresh:
         header = f"sessionid=1; {COOKIE}={browser.token}; refresh=2; ; odd; =; x{COOKIE}=3"
 
         assert_is_in_the_cookie(browser.refresh(HTTP_COOKIE=header))
-
-
-class TestEnd:
-    def test_a_replay_deletes_the_cookie(self, browser: Browser, user: User) -> None:
-        spent = browser.token
-        browser.refresh()
-
-        response = browser.refresh(HTTP_COOKIE=f"{COOKIE}={spent}")
-
-        assert_is_rejected(response, 401, "token_not_valid")
-        assert_is_deleted(response)
-        assert user.sessions.get().end_reason == "token_reuse"
-
-    def test_within_the_grace_the_cookie_gets_the_current_token(
-        self, browser: Browser, settings: Settings
-    ) -> None:
-        settings.REFRESH_GRACE = timedelta(seconds=10)
-        spent = browser.token
-        browser.refresh()
-        current = browser.token
-
-        assert_is_in_the_cookie(browser.refresh(HTTP_COOKIE=f"{COOKIE}={spent}"))
-
-        assert browser.token == current
-
-    def test_an_ended_session_deletes_it_in_the_same_way(
-        self, browser: Browser, user: User
-    ) -> None:
-        user.end_sessions(Session.Reason.STAFF)
-
-        response = browser.refresh()
-
-        assert_is_rejected(response, 401, "token_not_valid")
-        assert_is_deleted(response)
-
-    @pytest.mark.parametrize(("path", "status"), [("logout", 204), ("logout-all", 200)])
-    def test_a_sign_out_deletes_it(
-        self, browser: Browser, user: User, path: str, status: int
-    ) -> None:
-        response = browser.send(path)
-
-        assert response.status_code == status
-        assert_is_deleted(response)
-        assert not user.sessions.active().exists()
-
-    @pytest.mark.parametrize("path", ["logout", "logout-all"])
-    def test_the_cookie_alone_signs_nobody_out(
-        self, browser: Browser, user: User, path: str
-    ) -> None:
-        browser.credentials()
-
-        assert_is_rejected(browser.send(path), 401, "not_authenticated")
-        assert user.sessions.active().exists()
-
-    def test_a_rejected_token_of_a_body_leaves_the_cookie(self, browser: Browser) -> None:
-        response = browser.refresh({"refresh_token": "x"})
-
-        assert_is_rejected(response, 401, "token_not_valid")
-        assert not response.cookies
-
-
-class TestLimit:
-    @pytest.fixture(autouse=True)
-    def limit(self, enabled: None, settings: Settings) -> None:
-        settings.AUTH_RATE_LIMIT = (3, 60)
-
-    def test_refreshes_are_counted_by_session(self, browser: Browser) -> None:
-        other = Browser()
-        assert other.login().status_code == 200
-
-        found = [browser.refresh().status_code for _ in range(4)]
-
-        assert found == [200, 200, 200, 429]
-        assert other.refresh().status_code == 200
-
-    def test_a_page_that_asks_without_a_cookie_is_not_counted(self, browser: Browser) -> None:
-        """It asks at every load, whether or not a user is signed in."""
-        visitor = Browser()
-        responses = [visitor.refresh() for _ in range(5)]
-
-        assert {response.status_code for response in responses} == {401}
-        assert responses[-1].headers["RateLimit"].startswith('"auth";r=3;')
-
-    def test_another_origin_spends_no_count_of_the_session(self, browser: Browser) -> None:
-        for _ in range(5):
-            browser.refresh(HTTP_ORIGIN="https://evil.example")
-
-        assert browser.refresh().headers["RateLimit"].startswith('"auth";r=2;')
-
-    @pytest.mark.parametrize(
-        "content_type", ["", "text/plain", "application/x-www-form-urlencoded"]
-    )
-    def test_what_a_page_sends_without_a_preflight_spends_none(
-        self, browser: Browser, content_type: str
-    ) -> None:
-        for _ in range(5):
-            response = browser.generic(
-                *("POST", f"{API}/auth/refresh", b"{}" if content_type else b"", content_type),
-                secure=True,
-                HTTP_ORIGIN=OWN,
-            )
-            assert response.status_code == 415
-
-        assert browser.refresh().headers["RateLimit"].startswith('"auth";r=2;')
-
-
-class TestDisabled:
-    @pytest.fixture(autouse=True)
-    def disabled(self, enabled: None, settings: Settings) -> None:
-        settings.REFRESH_COOKIE = False
-
-    @pytest.mark.parametrize("cookie", [True, "true", None, []])
-    def test_nothing_is_set_and_the_field_is_ignored(self, user: User, cookie: Any) -> None:
-        browser = Browser()
-        login = browser.login(cookie=cookie)
-        refresh = browser.refresh(
-            {"refresh_token": login.json()["refresh_token"], "cookie": cookie}
-        )
-        again = browser.send("reauthenticate", {"password": PASSWORD, "cookie": cookie})
-
-        for response in (login, refresh, again):
-            assert response.json()["refresh_token"]
-            assert not response.cookies
-
-    def test_no_cookie_is_read(self, user: User) -> None:
-        browser = Browser()
-        token = browser.login().json()["refresh_token"]
-
-        response = browser.refresh(HTTP_COOKIE=f"{COOKIE}={token}; refresh={token}")
-
-        assert_is_rejected(response, 400, "validation_error")
-        [error] = response.json()["errors"]
-        assert (error["field"], error["code"]) == ("refresh_token", "required")
-
-    @pytest.mark.parametrize("path", ["logout", "logout-all"])
-    def test_no_cookie_is_deleted(self, user: User, path: str) -> None:
-        browser = Browser()
-        browser.login()
-
-        assert not browser.send(path).cookies
-        assert not browser.refresh({"refresh_token": "x"}).cookies
-
-
-class TestCors:
-    PATHS = ("auth/login", "auth/refresh", "auth/sessions", "auth/password/forgot", "auth/nothing")
-
-    @pytest.mark.parametrize("path", PATHS)
-    @pytest.mark.parametrize("method", ["options", "post", "get"])
-    def test_a_listed_origin_may_send_credentials_to_auth(
-        self, browser: Browser, path: str, method: str
-    ) -> None:
-        send = getattr(browser, method)
-
-        response = send(f"{API}/{path}", secure=True, HTTP_ORIGIN=LISTED)
-
-        assert response.headers["Access-Control-Allow-Credentials"] == "true"
-        assert response.headers["Access-Control-Allow-Origin"] == LISTED
-        assert "origin" in response.headers["Vary"].lower()
-
-    @pytest.mark.parametrize("path", ["users/me", "users", "auth", "authx/"])
-    def test_nowhere_else(self, browser: Browser, path: str) -> None:
-        for method in (browser.options, browser.get):
-            response = method(f"{API}/{path}", secure=True, HTTP_ORIGIN=LISTED)
-
-            assert "Access-Control-Allow-Credentials" not in response.headers
-            assert response.headers["Access-Control-Allow-Origin"] == LISTED
-
-    @pytest.mark.parametrize("origin", ["https://evil.example", "null", "", OWN])
-    @pytest.mark.parametrize("all_allowed", [True, False])
-    def test_no_other_origin_may(
-        self, browser: Browser, settings: Settings, origin: str, *, all_allowed: bool
-    ) -> None:
-        settings.CORS_ALLOW_ALL_ORIGINS = all_allowed
-
-        response = browser.options(f"{API}/auth/refresh", secure=True, HTTP_ORIGIN=origin)
-
-        assert "Access-Control-Allow-Credentials" not in response.headers
-
-    def test_beside_the_wildcard_a_listed_origin_still_may(
-        self, browser: Browser, settings: Settings
-    ) -> None:
-        settings.CORS_ALLOW_ALL_ORIGINS = True
-
-        response = browser.options(f"{API}/auth/refresh", secure=True, HTTP_ORIGIN=LISTED)
-
-        assert response.headers["Access-Control-Allow-Origin"] == LISTED
-        assert response.headers["Access-Control-Allow-Credentials"] == "true"
-
-    def test_disabled_nobody_may(self, browser: Browser, settings: Settings) -> None:
-        settings.REFRESH_COOKIE = False
-
-        response = browser.options(f"{API}/auth/refresh", secure=True, HTTP_ORIGIN=LISTED)
-
-        assert "Access-Control-Allow-Credentials" not in response.headers
 
 
 def test_the_schema_describes_the_cookie() -> None:

@@ -10,7 +10,9 @@ from rest_framework.test import APIClient
 from accounts.models import Event, Passkey, RecoveryCode, Session, User
 from accounts.tests.test_fresh import claims_of, use_claims
 from conftest import API, PASSWORD, SignIn
+from tests.rig.api_tokens import issue_token, using
 from tests.rig.authenticator import Authenticator
+from tests.rig.cookies import Browser, assert_is_in_the_cookie
 from tests.rig.factors import code_of, enrol
 from tests.rig.lifecycle import (
     TOKEN,
@@ -21,7 +23,15 @@ from tests.rig.lifecycle import (
     reset,
     token_sent_to,
 )
-from tests.rig.passkeys import PATH, add_passkey, begin_login, device_of, register, sign_in_with
+from tests.rig.passkeys import (
+    PATH,
+    add_passkey,
+    begin_login,
+    begin_sign_in,
+    device_of,
+    register,
+    sign_in_with,
+)
 
 ADDRESS = "alice@example.com"
 
@@ -189,3 +199,42 @@ def test_events_and_emails_have_no_name_of_a_key(device: APIClient) -> None:
 
     assert not Event.objects.filter(detail__contains="secret").exists()
     assert not [m for m in inbox(ADDRESS) if "secret" in str(m.body)]
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_an_api_token_reaches_no_passkeys(alice: User, method: str) -> None:
+    token = using(issue_token(alice))
+
+    for path in (PATH, f"{PATH}/options"):
+        response = getattr(token, method)(path)
+        assert response.status_code in {403, 405}
+
+
+class TestCookie:
+    """The refresh token is in a cookie where the client asks for that."""
+
+    @pytest.fixture(autouse=True)
+    def enabled(self, settings: Settings) -> None:
+        settings.REFRESH_COOKIE = True
+
+    def test_of_a_sign_in(self, device: APIClient) -> None:
+        credential = add_passkey(device).get(begin_sign_in())
+        body = {"credential": credential, "cookie": True}
+
+        assert_is_in_the_cookie(Browser().send("passkey", body))
+
+    def test_of_a_second_factor(self, device: APIClient) -> None:
+        passkey = add_passkey(device)
+        problem = begin_login()
+        credential = passkey.get(problem["passkey_options"])
+        body = {"mfa_token": problem["mfa_token"], "credential": credential, "cookie": True}
+
+        assert_is_in_the_cookie(Browser().send("mfa", body))
+
+    def test_of_a_reauthentication(self, device: APIClient) -> None:
+        passkey = add_passkey(device)
+        browser = Browser()
+        browser.take(browser.send("passkey", {"credential": passkey.get(begin_sign_in())}))
+        body = {"credential": passkey.get(begin_sign_in()), "cookie": True}
+
+        assert_is_in_the_cookie(browser.send("reauthenticate", body))

@@ -53,6 +53,7 @@ class TestRegistration:
 
         row = Passkey.objects.get()
         assert bytes(row.credential_id) == passkey.credential_id
+        assert str(row) == "Laptop of alice"
         expected = {"id": str(row.pk), "name": "Laptop", "synced": synced, "last_used_at": None}
         assert passkey.response.items() >= expected.items()
         assert len(passkey.response["recovery_codes"]) == 10

@@ -82,14 +82,28 @@ class TestOpen:
         assert post("/users", BODY | {"email": ADDRESS}).status_code == 201
         assert not OutgoingEmail.objects.exists()
 
-    def test_a_registration_token_is_ignored(self, db: None) -> None:
+    def test_a_registration_token_proves_an_address_here_too(self, db: None) -> None:
+        """Links that were sent with REGISTRATION=verified keep working."""
         ticket = Ticket.objects.issue("register", address="other@example.com")
         body = BODY | {"email": ADDRESS, "registration_token": ticket.token}
 
         response = post("/users", body)
 
-        assert response.json()["email"] == ADDRESS
-        assert response.json()["email_verified"] is False
+        assert response.json()["email"] == "other@example.com"
+        assert response.json()["email_verified"] is True
+
+    @pytest.mark.parametrize(
+        ("body", "code"),
+        [({}, "required"), ({"email": None}, "null"), ({"email": ""}, "blank")],
+    )
+    def test_without_a_token_the_address_is_required(
+        self, db: None, body: dict[str, Any], code: str
+    ) -> None:
+        assert errors(post("/users", BODY | body)) == {"email": code}
+
+    @pytest.mark.parametrize("body", [[], [{}], "x", 7])
+    def test_a_body_that_is_no_object_is_a_400(self, db: None, body: Any) -> None:
+        assert post("/users", body).status_code == 400
 
     def test_the_route_does_not_exist(self, db: None) -> None:
         response = ask(ADDRESS)

@@ -24,7 +24,8 @@ ROUTES: dict[str, tuple[str, str, dict[str, str], set[str]]] = {
     ),
     "verify": ("/users/me/email/verify", "token", {}, {"verify", "change"}),
     "register": (
-        "/users", "registration_token", {"username": "bob", "password": PASSWORD}, {"register"},
+        "/users", "registration_token", {"username": "bob", "password": PASSWORD},
+        {"register", "invite"},
     ),
 }  # fmt: skip
 UNSIGNED = base64.urlsafe_b64encode(uuid.uuid4().bytes + bytes(16)).rstrip(b"=").decode()
@@ -162,3 +163,4 @@ def test_a_valid_token_is_accepted(route: Route, user: User) -> None:
         response = route.send(**{route.field: issue(purpose, user).token})
 
         assert response.status_code < 300, response.content
+        User.objects.filter(username="bob").delete()

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
-from django.http import Http404
+from django.http import Http404, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_view
 from rest_framework import mixins, viewsets
@@ -14,6 +15,7 @@ from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts import export
 from accounts.authentication import TokenNotValid
 from accounts.models import StaleLoginError, TicketError, User
 from accounts.permissions import IsFresh, IsSelfOrReadOnly
@@ -30,14 +32,16 @@ from accounts.serializers.users import (
 from accounts.views.responses import accepted, require_email
 
 LIMITED = frozenset(
-    {"create", "partial_update", "destroy", "email", "email_verification", "email_verify"}
+    {"create", "partial_update", "destroy", "export"}
+    | {"email", "email_verification", "email_verify"}
 )
 
 
 @extend_schema_view(
     create=extend_schema(
-        description="Register.\n\nWith REGISTRATION=verified the token of an email takes the place "
-        "of the address."
+        description="Register.\n\nThe token of an email, such as an invitation, takes the place of "
+        "the address. With REGISTRATION=verified it is required.",
+        responses={201: UserSerializer},
     ),
     retrieve=extend_schema(description="Return a user.\n\nOthers see the public fields only."),
     destroy=extend_schema(
@@ -68,7 +72,7 @@ class UserViewSet(
     def get_permissions(self) -> list[Any]:
         if self.action == "create":
             return [AllowAny()]
-        fresh = [IsFresh()] if self.action in {"destroy", "email"} else []
+        fresh = [IsFresh()] if self.action in {"destroy", "email", "export"} else []
         return [*super().get_permissions(), *fresh]
 
     def get_queryset(self) -> QuerySet[User]:
@@ -114,6 +118,25 @@ class UserViewSet(
         """Return how the caller's account is protected."""
         user: Any = request.user
         return Response(SecuritySerializer(user).data)
+
+    @extend_schema(operation_id="users_me_export", responses={200: OpenApiTypes.OBJECT, 403: None})
+    @action(["GET"], False, url_path="me/export")
+    def export(self, request: Request) -> StreamingHttpResponse:
+        """
+        Return all that is stored about the caller, as a file.
+
+        It has a member for the account, and lists of sessions, events, emails, second factors, API
+        tokens and what each app adds. The token must be fresh. If the document does not end, the
+        service failed meanwhile.
+        """
+        user: Any = request.user
+        session: Any = request.auth
+        chunks = export.begin(user, session) if request.method == "GET" else ()
+        name = f"{settings.SERVICE_NAME}-export.json"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        # nginx would write what a client has not read yet to its disk, which may be small.
+        headers["X-Accel-Buffering"] = "no"
+        return StreamingHttpResponse(chunks, content_type="application/json", headers=headers)
 
     @extend_schema(
         operation_id="users_me_email_verification",

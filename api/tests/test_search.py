@@ -23,6 +23,8 @@ ARTICLES = """
 """
 SEARCHED = "/searched"
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def articles(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

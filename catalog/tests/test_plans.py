@@ -1,5 +1,6 @@
 """The plans for lists and searches of products."""
 
+import pytest
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client
@@ -21,6 +22,7 @@ LISTS = [
 ]
 
 
+@pytest.mark.heavy
 def test_no_list_or_search_scans_or_sorts_the_table(
     user: User, client: APIClient, console: Client, sign_in: SignIn
 ) -> None:

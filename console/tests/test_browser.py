@@ -1,15 +1,16 @@
 """The console in a browser, served by gunicorn."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Group, Permission
 from django.utils import timezone
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 from pytest_django import Settings
 
-from accounts.models import Event, OutgoingEmail, User
+from accounts.models import Event, Invitation, OutgoingEmail, User
 from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from conftest import API, PASSWORD
 from tests.articles.models import Article
@@ -46,10 +47,19 @@ def page(browser: Browser) -> Iterator[Page]:
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+    page.on("console", lambda line: errors.append(described(line)) if is_error(line) else None)
     yield page
     context.close()
     assert not [error for error in errors if "429" not in error], errors
+
+
+def described(line: ConsoleMessage) -> str:
+    return f"{line.text} {line.location['url']}"
+
+
+def is_error(line: ConsoleMessage) -> bool:
+    """Tell whether a line is an error of a page, not a response that the page shows."""
+    return line.type == "error" and not re.search(r"/api/|/favicon\.ico", line.location["url"])
 
 
 @pytest.fixture
@@ -189,10 +199,8 @@ def test_staff_choose_a_new_password_before_they_sign_in(
 ) -> None:
     User.objects.filter(username="susan").update(must_change_password=True)
     sign_in(page, server, "susan")
-    page.get_by_role("link", name="Change it now").click()
+    expect(page.get_by_text("must be changed before you sign in")).to_be_visible()
     new = "a rainy night in June"
-    page.get_by_label("Username").fill("susan")
-    page.get_by_label("Old password").fill(PASSWORD)
     page.get_by_label("New password:", exact=True).fill(new)
     page.get_by_label("New password confirmation").fill(new)
     page.get_by_role("button", name="Change password").click()
@@ -225,6 +233,71 @@ def test_staff_send_a_reset_link_and_send_a_failed_email_again(
     assert OutgoingEmail.objects.due().count() == 2
 
 
+def invite(page: Page, server: Server, address: str) -> str:
+    """Send an invitation, with the keyboard alone, and return the link of its email."""
+    page.goto(f"http://127.0.0.1:{server.port}/admin/accounts/user/")
+    page.get_by_role("link", name="Add user").press("Enter")
+    page.get_by_label("Email address").focus()
+    page.keyboard.type(address)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(f"An invitation to {address} is queued.")).to_be_visible()
+    token = Invitation.objects.get(address=address, expires_at__gt=timezone.now()).token
+    return f"http://127.0.0.1:{server.port}/account/invite#token={token}"
+
+
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+def test_staff_invite_a_user_who_registers(
+    page: Page, server: Server, users: None, way: str
+) -> None:
+    """The service has REGISTRATION=open; tests/service/test_pages.py has the other value."""
+    sign_in(page, server, "boss")
+    page.goto(invite(page, server, "bob@example.com"))
+    for label, text in {"Username": "bob", "Password": PASSWORD}.items():
+        if way == "mouse":
+            page.get_by_label(label).click()
+        else:
+            page.keyboard.press("Tab")
+        expect(page.get_by_label(label)).to_be_focused()
+        page.keyboard.type(text)
+    if way == "mouse":
+        page.get_by_role("button").click()
+    else:
+        page.keyboard.press("Enter")
+
+    expect(page.get_by_role("alert")).to_contain_text("Your account is created")
+    me = Client(server.port).sign_in("bob").get(f"{API}/users/me").json
+    assert (me["email"], me["email_verified"]) == ("bob@example.com", True)
+    page.goto(f"http://127.0.0.1:{server.port}/admin/accounts/invitation/")
+    expect(page.locator("#result_list tbody tr")).to_contain_text("accepted")
+
+
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+def test_staff_withdraw_an_invitation(page: Page, server: Server, users: None, way: str) -> None:
+    sign_in(page, server, "boss")
+    link = invite(page, server, "bob@example.com")
+    row = page.locator("#result_list tbody tr")
+    expect(row).to_contain_text("pending")
+    expect(row).to_contain_text("boss")
+    box, go = row.locator(".action-select"), page.get_by_role("button", name="Go")
+    if way == "mouse":
+        box.click()
+        page.get_by_label("Action:").select_option("withdraw")
+        go.click()
+    else:
+        box.press("Space")
+        page.get_by_label("Action:").press("W")
+        go.press("Enter")
+
+    expect(page.get_by_text("1 invitation withdrawn.")).to_be_visible()
+    expect(row).to_contain_text("ended")
+    page.goto(link)
+    page.get_by_label("Username").fill("bob")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button").click()
+    expect(page.get_by_role("alert")).to_contain_text("This link is no longer valid")
+    assert not User.objects.filter(username="bob").exists()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(
     page: Page, server: Server, users: None, scheme: str
@@ -239,7 +312,8 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     page.set_viewport_size(PHONE)
     sign_in(page, server, "boss")
 
-    for path in ("", f"accounts/user/{alice.pk}/change/"):
+    Invitation.objects.send(f"{'b' * 60}@example.com")
+    for path in ("", f"accounts/user/{alice.pk}/change/", "accounts/user/add/"):
         page.goto(f"http://127.0.0.1:{server.port}/admin/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -7,7 +7,6 @@ import type {
   Passkey,
   Problem,
   PublicKeyCredentialRequestOptionsJSON,
-  Registration,
   RegistrationRequest,
   Routes,
   Session,
@@ -89,7 +88,7 @@ export class Latchkey {
   constructor(base: string, options?: Options);
   readonly base: string;
   readonly store: Store;
-  register(user: RegistrationRequest, options?: CallOptions): Promise<Registration>;
+  register(user: RegistrationRequest, options?: CallOptions): Promise<User>;
   login(identity: string, password: string, options?: CallOptions): Promise<User>;
   loginWithPasskey(options?: PasskeyOptions): Promise<User>;
   completeLogin(mfaToken: string, proof: SecondFactor, options?: CallOptions): Promise<User>;
@@ -104,6 +103,10 @@ export class Latchkey {
   changeEmail(email: string, options?: CallOptions): Promise<unknown>;
   verifyEmail(token: string, options?: CallOptions): Promise<User>;
   security(options?: CallOptions): Promise<ResponseOf<"GET /users/me/security">>;
+  beginTotp(options?: CallOptions): Promise<ResponseOf<"POST /users/me/totp">>;
+  confirmTotp(code: string, options?: CallOptions): Promise<string[] | null>;
+  removeTotp(options?: CallOptions): Promise<null>;
+  replaceRecoveryCodes(options?: CallOptions): Promise<string[]>;
   passkeys(options?: CallOptions): AsyncGenerator<Passkey>;
   addPasskey(name: string, options?: CallOptions): Promise<NewPasskey>;
   removePasskey(id: string, options?: CallOptions): Promise<null>;

@@ -140,7 +140,10 @@ export class Latchkey {
     return this.#anonymously("/users", user, options);
   }
 
-  /** Sign in and return the user. */
+  /**
+   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`; its
+   * `problem` has the `mfa_token` for `completeLogin`, and `methods`.
+   */
   login(identity, password, options) {
     return this.#begin("/auth/login", { identity, password }, options);
   }
@@ -242,6 +245,26 @@ export class Latchkey {
     return this.request("GET", "/users/me/security", undefined, options);
   }
 
+  /** Return the `secret` and the `uri`, to show as a QR code, of an authenticator app. */
+  beginTotp(options) {
+    return this.request("POST", "/users/me/totp", undefined, options);
+  }
+
+  /** Add the authenticator app with a code of it; return recovery codes if it is the first second factor. */
+  async confirmTotp(code, options) {
+    return (await this.request("POST", "/users/me/totp/confirm", { code }, options)).recovery_codes;
+  }
+
+  /** Remove the authenticator app, and with the last factor the recovery codes. */
+  removeTotp(options) {
+    return this.request("DELETE", "/users/me/totp", undefined, options);
+  }
+
+  /** Return new recovery codes; the old ones become invalid. */
+  async replaceRecoveryCodes(options) {
+    return (await this.request("POST", "/users/me/recovery-codes", undefined, options)).recovery_codes;
+  }
+
   /** Iterate over the user's passkeys. */
   passkeys(options) {
     return this.paginate("/users/me/passkeys", options);
@@ -260,7 +283,7 @@ export class Latchkey {
 
   /**
    * Prove `{ password }` again after a 403 `reauthentication_required`; then repeat that request.
-   * The session gets new tokens, as by a refresh.
+   * A user with a second factor proves `{ password, code }`. The session gets new tokens, as by a refresh.
    */
   reauthenticate(proof, options) {
     return this.#authorized(options, (access) => {

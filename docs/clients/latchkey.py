@@ -10,9 +10,11 @@ It needs only the standard library and is thread-safe:
 """
 
 import base64
+import hmac
 import json
 import math
 import mimetypes
+import struct
 import threading
 import time
 import urllib.error
@@ -83,8 +85,20 @@ class Latchkey:
         return self.anonymously("/users", user)
 
     def login(self, identity: str, password: str) -> Json:
-        """Sign in and return the user."""
-        pair = self.anonymously("/auth/login", {"identity": identity, "password": password})
+        """
+        Sign in and return the user.
+
+        A user with a second factor gets an ApiError with the code `mfa_required`; its `problem` has
+        the `mfa_token` for `complete_login`.
+        """
+        body = {"identity": identity, "password": password}
+        return self.sign_in(self.anonymously("/auth/login", body))
+
+    def complete_login(self, mfa_token: str, **proof: str) -> Json:
+        """Prove a second factor by `code`, of an authenticator app or for recovery."""
+        return self.sign_in(self.anonymously("/auth/mfa", {"mfa_token": mfa_token, **proof}))
+
+    def sign_in(self, pair: Pair) -> Json:
         user: Json = pair.pop("user")
         with self.lock:
             self.pair = pair
@@ -141,9 +155,31 @@ class Latchkey:
         security: Json = self.request("GET", "/users/me/security")
         return security
 
+    def begin_totp(self) -> Json:
+        """Return the `secret` and the `uri` of an authenticator app, which `confirm_totp` adds."""
+        begun: Json = self.request("POST", "/users/me/totp")
+        return begun
+
+    def confirm_totp(self, code: str) -> list[str] | None:
+        """Add the authenticator app; return recovery codes if it is the first second factor."""
+        confirmed = self.request("POST", "/users/me/totp/confirm", {"code": code})
+        codes: list[str] | None = confirmed["recovery_codes"]
+        return codes
+
+    def remove_totp(self) -> None:
+        """Remove the authenticator app, and with the last factor the recovery codes."""
+        self.request("DELETE", "/users/me/totp")
+
+    def replace_recovery_codes(self) -> list[str]:
+        """Return new recovery codes; the old ones become invalid."""
+        codes: list[str] = self.request("POST", "/users/me/recovery-codes")["recovery_codes"]
+        return codes
+
     def reauthenticate(self, **proof: str) -> None:
         """
         Prove `password` again after a 403 `reauthentication_required`; then repeat that request.
+
+        A user with a second factor also proves `code`.
 
         The session gets new tokens, as by a refresh.
         """
@@ -267,6 +303,18 @@ class Latchkey:
         except urllib.error.HTTPError as error:
             with error:
                 raise error_of(method, error, problem_in(error.read())) from error
+
+
+def totp(secret: str, step: int = 0) -> str:
+    """
+    Return the present code of an authenticator app's secret (RFC 6238), for a program.
+
+    `step` selects a later code or an earlier one. A code works once.
+    """
+    counter = struct.pack(">Q", int(time.time()) // 30 + step)
+    digest = hmac.digest(base64.b32decode(secret), counter, "sha1")
+    [number] = struct.unpack_from(">I", digest, digest[-1] & 15)
+    return f"{(number & 0x7FFFFFFF) % 1_000_000:06}"
 
 
 def error_of(method: str, response: urllib.error.HTTPError, problem: Json) -> ApiError:

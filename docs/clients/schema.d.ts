@@ -93,7 +93,7 @@ export interface Event {
   new_device: boolean;
 }
 
-export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "token_created" | "token_ended" | "factor_added" | "factor_removed" | "factor_reset_begun" | "factors_reset" | "recovery_code_used" | "recovery_codes_replaced" | "passkey_cloned" | "mail_requested" | "mail_failed" | "limit_reached";
+export type EventEnum = "signed_in" | "refused" | "signed_out" | "session_ended" | "replayed" | "password_changed" | "password_change_required" | "account_created" | "account_changed" | "account_activated" | "account_deactivated" | "account_deleted" | "reauthenticated" | "password_reset_asked" | "password_reset" | "email_verified" | "email_change_asked" | "email_changed" | "email_restored" | "token_created" | "token_ended" | "factor_added" | "factor_removed" | "factor_reset_begun" | "factors_reset" | "recovery_code_used" | "recovery_codes_replaced" | "passkey_cloned" | "invited" | "exported" | "mail_requested" | "mail_failed" | "limit_reached";
 
 export interface FirstRecoveryCodes {
   recovery_codes: Array<string> | null;
@@ -328,15 +328,6 @@ export interface RefreshRequest {
   cookie?: unknown;
 }
 
-export interface Registration {
-  id: number;
-  username: string;
-  email: string;
-  email_verified: boolean;
-  names?: string;
-  date_joined: string;
-}
-
 export interface RegistrationCredential {
   /** In base64url, without padding. */
   id: string;
@@ -365,9 +356,10 @@ export interface RegistrationEmailRequest {
 
 export interface RegistrationRequest {
   username: string;
-  email: string;
+  email?: string;
   names?: string;
   password: string;
+  registration_token?: string;
 }
 
 export interface RelyingParty {
@@ -469,7 +461,7 @@ export interface Routes {
   "GET /product/{id}": { response: Product };
   "PATCH /product/{id}": { body: PatchedProductRequest; response: Product };
   "DELETE /product/{id}": { response: null };
-  "POST /users": { body: RegistrationRequest; response: Registration };
+  "POST /users": { body: RegistrationRequest; response: User };
   "GET /users/{id}": { response: Profile };
   "PATCH /users/{id}": { body: PatchedUserRequest; response: User };
   "DELETE /users/{id}": { response: null };
@@ -477,6 +469,7 @@ export interface Routes {
   "POST /users/me/email": { body: EmailChangeRequest; response: Record<string, unknown> };
   "POST /users/me/email/verification": { response: Record<string, unknown> };
   "POST /users/me/email/verify": { body: EmailTokenRequest; response: User };
+  "GET /users/me/export": { response: Record<string, unknown> };
   "GET /users/me/passkeys": { response: PaginatedPasskeyList };
   "POST /users/me/passkeys": { body: NewPasskeyRequest; response: NewPasskey };
   "DELETE /users/me/passkeys/{id}": { response: null };

@@ -50,7 +50,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def echo(tmp_path: Path) -> Iterator[Client]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         with proxy(tmp_path, server.server_port) as port:
             yield Client(port, tls=True)
         server.shutdown()

@@ -48,7 +48,7 @@ class Instance(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def instance(address: str, port: int) -> Iterator[int]:
     with http.server.ThreadingHTTPServer((address, port), Instance) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.server_port
         server.shutdown()

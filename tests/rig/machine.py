@@ -22,8 +22,8 @@ def free_port() -> int:
 
 
 def wait_for(port: int, log: Path, host: str = "127.0.0.1") -> None:
-    for _ in range(200):
-        time.sleep(0.1)
+    for _ in range(1000):
+        time.sleep(0.02)
         with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
             return
     pytest.fail(log.read_text())  # pragma: no cover

@@ -42,7 +42,3 @@ class VirtualAuthenticator:
         """Put a copy of a passkey in its place, as who clones a device does."""
         self.of_it("removeCredential", credentialId=credential["credentialId"])
         self.of_it("addCredential", credential=credential | changes)
-
-    def remove(self) -> None:
-        self.of_it("removeVirtualAuthenticator")
-        self.devtools.detach()

@@ -187,11 +187,7 @@ def test_punctuation_in_a_text_is_not_structure(
 
 CONSOLE_FORMS = {
     "/admin/login/": {"username": "alice", "password": PASSWORD},
-    "/admin/accounts/user/add/": {
-        "username": "bob",
-        "email": "bob@example.com",
-        "names": "Bob",
-    },
+    "/admin/accounts/user/add/": {"email": "bob@example.com"},
     "/admin/accounts/user/{user}/change/": {
         "username": "alice",
         "email": "alice@example.com",

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import pyotp
 import pytest
 
 from tests.rig.clients import (
@@ -118,6 +119,7 @@ AUTHORIZED = [
     ("change_email", ["a@example.com"], "/users/me/email", {"email": "a@example.com"}),
     ("verify_email", ["ticket"], "/users/me/email/verify", {"token": "ticket"}),
     ("send_verification", [], "/users/me/email/verification", None),
+    ("begin_totp", [], "/users/me/totp", None),
 ]
 
 
@@ -150,6 +152,70 @@ def test_the_state_of_the_account_is_returned(run: Run, script: Script) -> None:
 
     assert run("security")["result"] == {"email_verified": True}
     assert script.sent == [("GET", "/users/me/security", ALICE["access_token"])]
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "path", "body", "codes"),
+    [
+        ("confirm_totp", ["123456"], "/users/me/totp/confirm", {"code": "123456"}, ["A", "B"]),
+        ("confirm_totp", ["123456"], "/users/me/totp/confirm", {"code": "123456"}, None),
+        ("replace_recovery_codes", [], "/users/me/recovery-codes", None, ["A", "B"]),
+    ],
+)
+def test_recovery_codes_are_returned(
+    run: Run, script: Script, method: str, args: list[str], path: str, body: Any, codes: Any
+) -> None:
+    script.responses = [Response(200, {"recovery_codes": codes})]
+
+    assert run(method, *args)["result"] == codes
+    assert script.sent == [("POST", path, ALICE["access_token"])]
+    assert script.requests[0].body == body
+
+
+def test_an_authenticator_app_is_removed(run: Run, script: Script) -> None:
+    script.responses = [Response(204, None)]
+
+    assert run("remove_totp")["result"] is None
+    assert script.sent == [("DELETE", "/users/me/totp", ALICE["access_token"])]
+
+
+def test_a_login_without_the_factor_states_what_continues_it(run: Run, script: Script) -> None:
+    required = own(403, "mfa_required")
+    script.responses = [Response(403, {**required.body, "mfa_token": "ticket"})]
+
+    outcome = run("login", "alice", "word", stored=(None,))
+
+    assert (outcome["status"], outcome["stored"]) == (403, None)
+
+
+@needs_node
+def test_the_second_step_of_a_login_signs_in(node: Run, script: Script) -> None:
+    script.responses = [Response(200, {**LATER, "user": {"id": 1}})]
+
+    outcome = node(script.base, [None], 'return api.completeLogin("ticket", { code: "123456" })')
+
+    assert (outcome["result"], outcome["stored"]) == ({"id": 1}, LATER)
+    assert script.sent == [("POST", "/auth/mfa", None)]
+    assert script.requests[0].body == {"mfa_token": "ticket", "code": "123456"}
+
+
+def test_the_second_step_of_a_login_signs_in_with_python(script: Script) -> None:
+    api = latchkey.Latchkey(script.base)
+    script.responses = [Response(200, {**LATER, "user": {"id": 1}})]
+
+    assert api.complete_login("ticket", code="123456") == {"id": 1}
+    assert api.pair == LATER
+    assert script.requests[0].body == {"mfa_token": "ticket", "code": "123456"}
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1])
+def test_python_computes_the_codes_of_an_authenticator_app(step: int) -> None:
+    secret = pyotp.random_base32()
+    before = pyotp.TOTP(secret).at(int(time.time()), counter_offset=step)
+    code = latchkey.totp(secret, step)
+    after = pyotp.TOTP(secret).at(int(time.time()), counter_offset=step)
+
+    assert code in {before, after}
 
 
 @needs_node

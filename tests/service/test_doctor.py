@@ -14,13 +14,14 @@ from pytest_django import Settings
 from accounts.models import OutgoingEmail, User
 from health.views import CheckError
 from ops import service_checks
-from ops.service_checks import Service, SkippedError
+from ops.service_checks import Service, SkippedError, problem_in
 from tests.rig.gunicorn import Server, serve
 from tests.rig.smtp import MailServer, use_mailer, worker
 
 SESSION = ["readiness", "register", "log in", "client address", "refresh", "refresh by cookie"]
 SESSION += ["replay", "end"]
-EMAILS = ["verify address", "forgot password", "reset password", "change address", "undo"]
+EMAILS = ["verify address", "forgot password", "reset password", "change address"]
+EMAILS += ["second factor", "undo"]
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +63,7 @@ def examine(server: Server, *options: str) -> tuple[list[tuple[str, str]], str]:
     except CommandError as error:
         output.write(str(error))
     text = output.getvalue()
-    return re.findall(r"^  (ok|failed|skipped) +([\w ]+):", text, re.MULTILINE)[5:], text
+    return re.findall(r"^  (ok|failed|skipped) +([\w ]+):", text, re.MULTILINE)[6:], text
 
 
 def server_url(server: Server) -> str:
@@ -167,6 +168,31 @@ def test_the_doctor_names_the_variable_if_a_service_rejects_its_host(
 def test_an_unreachable_service_fails() -> None:
     with pytest.raises(CommandError, match="1 check"):
         call_command("doctor", "--url", "http://127.0.0.1:1", stdout=StringIO())
+
+
+@pytest.mark.parametrize("registration", ["open"], indirect=True)
+def test_it_deletes_its_user_who_has_a_factor(
+    server: Server, variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in = Service.log_in
+
+    def fail(self: Service, code: str = "") -> str:
+        if code:
+            self.bearer = ""
+            raise CheckError("no")
+        return log_in(self)
+
+    monkeypatch.setattr(Service, "log_in", fail)
+    with worker(tmp_path / "worker", **variables):
+        steps, _ = examine(server)
+
+    assert steps[-2:] == [("failed", "second factor"), ("ok", "clean up")]
+    assert not User.objects.exists()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"[" * 100_000])
+def test_a_page_of_a_proxy_is_no_problem_document(body: bytes) -> None:
+    assert problem_in(body) == {}
 
 
 def test_unexpected_responses_fail_a_step(

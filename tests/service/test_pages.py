@@ -76,7 +76,8 @@ def tickets(alice: User) -> dict[str, Ticket]:
     reset = Ticket.objects.issue(Ticket.Purpose.RESET, alice, address=alice.email)
     verify = Ticket.objects.issue(Ticket.Purpose.VERIFY, alice, address=alice.email)
     register = Ticket.objects.issue(Ticket.Purpose.REGISTER, address="bob@example.com")
-    return dict(zip(PAGES, [reset, verify, register, register], strict=True))
+    invite = Ticket.objects.issue(Ticket.Purpose.INVITE, address="bob@example.com")
+    return dict(zip(PAGES, [reset, verify, register, invite], strict=True))
 
 
 @contextlib.contextmanager

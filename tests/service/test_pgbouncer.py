@@ -1,6 +1,7 @@
 """The service behind PgBouncer in transaction mode, with verified TLS."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,8 +19,10 @@ from django.db import connection
 
 from accounts.models import OutgoingEmail, User
 from config import checks
-from conftest import PASSWORD
+from conftest import API, PASSWORD
 from ops.management.commands import doctor
+from tests.articles.models import Article
+from tests.rig.client import Client
 from tests.rig.gunicorn import Server, database_url, serve
 from tests.rig.machine import free_port, wait_for
 from tests.rig.smtp import MailServer, worker
@@ -137,6 +140,31 @@ def live(server: Server, number: int) -> None:
         assert status == 200
     bearer = {"Authorization": f"Bearer {pair['access_token']}"}
     assert server.post("/auth/logout-all", {}, **bearer) == (200, {"revoked": 1})
+
+
+@needs_pgbouncer
+@pytest.mark.django_db(transaction=True)
+def test_a_slow_export_keeps_no_connection(pooled: dict[str, str], tmp_path: Path) -> None:
+    """The two connections serve others between the batches of two exports."""
+    with serve(tmp_path / "log", **pooled, AUTH_RATE_LIMIT="1000/m") as server:
+        device = Client(server.port).sign_in()
+        owner = User.objects.get()
+        Article.objects.bulk_create(
+            Article(owner=owner, title=f"Lamp {n}", description="x" * 5_000, amount=n)
+            for n in range(4_000)
+        )
+        headers = {"Authorization": f"Bearer {device.access}"}
+        with (
+            contextlib.closing(server.connect()) as one,
+            contextlib.closing(server.connect()) as two,
+        ):
+            for client in (one, two):
+                client.request("GET", f"{API}/users/me/export", headers=headers)
+            responses = [client.getresponse() for client in (one, two)]
+            first = [response.read(1000) for response in responses]
+            assert all(device.get(f"{API}/articles").status == 200 for _ in range(20))
+            for start, response in zip(first, responses, strict=True):
+                assert len(json.loads(start + response.read())["articles"]) == 4_000
 
 
 @needs_pgbouncer

@@ -12,6 +12,7 @@ from django.core.mail import EmailMessage
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from accounts.models import TOTPDevice
 from health import views
 from health.views import CheckError
 from ops.service_checks import Service, SkippedError
@@ -22,11 +23,12 @@ SKEW = 5  # seconds
 
 class Command(BaseCommand):
     help = (
-        "Check configuration, database, cache, migrations and clock. With --mail, also send an "
-        "email. With --url, also check a running service as a temporary user: register, log in, "
-        "refresh, replay; where the doctor can read the development mailbox also verify the "
-        "address, reset the password, change the address and undo the change; delete the user. "
-        "Exits with 1 if a check fails."
+        "Check configuration, database, cache, migrations, clock and the encryption of second "
+        "factors. With --mail, also send an email. With --url, also check a running service as a "
+        "temporary user: register, log in, refresh, replay; where the doctor can read the "
+        "development mailbox also verify the address, reset the password, change the address, add "
+        "a second factor, log in with it and undo the change; delete the user. Exits with 1 if a "
+        "check fails."
     )
     requires_system_checks: list[str] = []
 
@@ -46,6 +48,7 @@ class Command(BaseCommand):
                 ("migrations", check_migrations),
                 ("cache", check_cache),
                 ("clock", check_clock),
+                ("second factors", check_factors),
             ):
                 self.run_check(name, check)
         if mail:
@@ -88,6 +91,7 @@ class Command(BaseCommand):
             ("forgot password", service.forget),
             ("reset password", service.reset),
             ("change address", service.change_address),
+            ("second factor", service.add_factor),
             ("undo", service.undo),
         )
         try:
@@ -139,6 +143,14 @@ def check_clock() -> str:
     if skew > SKEW:
         raise CheckError(f"the clock differs from the database's by {skew:.0f} s")
     return f"within {SKEW} s of the database's"
+
+
+def check_factors() -> str:
+    """Count the secrets of authenticator apps that are encrypted under a former SECRET."""
+    outdated = sum(1 for _ in TOTPDevice.objects.outdated())
+    if outdated:
+        return f"{outdated} secret(s) under a former SECRET; run manage.py rotatefactors"
+    return "all secrets under SECRET"
 
 
 def send_email(address: str) -> str:

@@ -1,5 +1,6 @@
 """The API and the console page of articles."""
 
+import json
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -51,6 +52,15 @@ class TestRead:
         page = client.get(ROUTE, {"owner": row.owner_id}).json()
 
         assert [found["id"] for found in page["results"]] == [row.pk]
+
+    def test_an_export_has_those_of_the_user(
+        self, client: APIClient, user: User, row: Article, stranger: User, sign_in: SignIn
+    ) -> None:
+        Article.objects.create(owner=stranger, **BODY)
+
+        export = json.loads(sign_in(user).get(f"{API}/users/me/export").getvalue())
+
+        assert export["articles"] == [client.get(f"{ROUTE}/{row.pk}").json()]
 
     @pytest.mark.parametrize("name", ["0", "9" * 30, "-1", "abc", "%00"])
     def test_an_unknown_id_is_not_found(self, client: APIClient, db: None, name: str) -> None:

@@ -51,7 +51,7 @@ class Bucket(http.server.BaseHTTPRequestHandler):
 def bucket(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     Bucket.objects.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         for name, value in {
             "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}",
             "AWS_ACCESS_KEY_ID": "key",
