@@ -196,7 +196,7 @@ async function keep({ recovery_codes }) {
 }
 
 function showOnce(title, why, text) {
-  const values = { title, why: `${why} It is shown only now.`, text };
+  const values = { title, why: `${why} This is shown only once.`, text };
   return ask("shown-once", values).catch(() => {}).finally(() => fill(document.getElementById("shown-once"), { text: "" }));
 }
 

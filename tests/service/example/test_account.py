@@ -1,5 +1,7 @@
 """The example: the account of a user who is signed in, in bearer mode and in cookie mode."""
 
+import json
+
 import pytest
 from playwright.sync_api import expect
 from pytest_django import Settings
@@ -43,13 +45,13 @@ def test_an_app_is_added_and_removed(window: Window, alice: User) -> None:
     window.sees("Your recovery codes")
     codes = window.part.locator("pre").inner_text().split()
     assert len(codes) == 10
-    window.act("I have kept it")
+    window.act("I have saved it")
     window.is_told("The authenticator app is on.")
 
     window.act("Get new codes")
     window.sign_in_again(codes[0])
     window.sees("Your recovery codes")
-    window.act("I have kept it")
+    window.act("I have saved it")
     window.act("Remove the app")
     window.is_told("The authenticator app is off.")
     assert factors(alice) == (False, 0)
@@ -59,7 +61,7 @@ def test_a_passkey_signs_in_and_is_removed(window: Window, alice: User) -> None:
     VirtualAuthenticator(window.page)
     window.go("Security")
     window.act("Add a passkey", {"Name of the new passkey": "<b>Laptop</b>"})
-    window.act("I have kept it")
+    window.act("I have saved it")
     expect(window.row("<b>Laptop</b>")).to_be_visible()
     assert factors(alice) == (False, 1)
 
@@ -95,13 +97,13 @@ def test_devices_are_signed_out(window: Window, alice: User) -> None:
 
 
 def test_a_token_is_shown_once_and_ends(window: Window) -> None:
-    window.go("API tokens")
+    window.go("Tokens")
     window.act("Create token", {"Name": "Report"})
     window.sees("Your new API token")
     assert window.part.locator("pre").inner_text().startswith("lk_")
     window.act("Copy")
     window.is_told("Copied.")
-    window.act("I have kept it")
+    window.act("I have saved it")
     expect(window.row("Report")).to_contain_text("read")
     assert ApiToken.objects.count() == 1
 
@@ -146,6 +148,17 @@ def test_events_are_listed_page_by_page(window: Window, alice: User) -> None:
     expect(window.part.locator("li").last).to_contain_text("Account created")
 
 
+def test_the_data_is_downloaded(window: Window, alice: User) -> None:
+    window.let_time_pass(alice)
+    window.act("Download")
+    with window.page.expect_download() as started:
+        window.sign_in_again()
+
+    assert started.value.suggested_filename == "alice.json"
+    data = json.loads(started.value.path().read_text())
+    assert data["account"]["username"] == "alice"
+
+
 def test_the_account_is_deleted(window: Window, alice: User) -> None:
     window.let_time_pass(alice)
     window.part.locator("summary", has_text="Delete").click()
@@ -167,7 +180,7 @@ def test_a_sign_out_elsewhere_is_seen(window: Window) -> None:
 
 
 def test_no_view_is_wider_than_a_phone(window: Window) -> None:
-    for view in ("Account", "Security", "Devices", "API tokens", "Activity"):
+    for view in ("Account", "Security", "Devices", "Tokens", "Activity"):
         window.go(view)
-        window.sees(view)
+        expect(window.page.locator("[aria-current=page]")).to_have_text(view)
         assert window.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]

@@ -78,7 +78,7 @@ def test_by_keyboard_alone(window: Window) -> None:
     window.sees("Account")
     expect(window.page.get_by_role("heading", name="Account", exact=True)).to_be_focused()
 
-    for _ in ("Activity", "API tokens", "Devices"):
+    for _ in ("Activity", "Tokens", "Devices"):
         keyboard.press("Shift+Tab")
     keyboard.press("Enter")
     window.sees("Devices")
