@@ -20,6 +20,7 @@ from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from config import urls
 from conftest import PASSWORD, find_tickets
 from tests.rig.browser import PHONE, chromium, needs_chromium
+from tests.rig.factors import enrol, wrong_code_of
 from tests.rig.gunicorn import Server, serve
 from tests.rig.smtp import use_mailer
 
@@ -331,6 +332,41 @@ def test_wrong_credentials_verify_nothing(page: Page) -> None:
     expect(page.get_by_role("alert")).to_have_text("The identity or the password is incorrect.")
     assert calls(page) == ["/auth/login"]
     assert not User.objects.get(username="alice").email_verified
+
+
+@needs_chromium
+def test_a_second_factor_completes_a_verification(page: Page, alice: User) -> None:
+    secret, codes = enrol(alice)
+    submit(page, "verify-email")
+    alert, code = page.get_by_role("alert"), page.get_by_label("Code")
+    expect(alert).to_contain_text("Enter a code")
+    expect(page.get_by_label("Password")).to_be_hidden()
+
+    page.get_by_role("button").click()
+    expect(code).to_have_accessible_description("This field is required.")
+    code.fill(wrong_code_of(secret))
+    page.get_by_role("button").click()
+    expect(alert).to_contain_text("The code is wrong")
+    code.fill(codes[0])
+    page.get_by_role("button").click()
+
+    expect(alert).to_contain_text(DONE["verify-email"])
+    assert_effect("verify-email")
+
+
+@needs_chromium
+def test_a_verification_begins_again_after_five_wrong_codes(page: Page, alice: User) -> None:
+    secret, _ = enrol(alice)
+    submit(page, "verify-email")
+    for _ in range(5):
+        page.get_by_label("Code").fill(wrong_code_of(secret))
+        page.get_by_role("button").click()
+        expect(page.get_by_role("alert")).to_contain_text("The code is wrong")
+    page.get_by_role("button").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("Enter your password again.")
+    expect(page.get_by_label("Password")).to_be_visible()
+    expect(page.get_by_label("Code")).to_be_hidden()
 
 
 @needs_chromium

@@ -15,7 +15,7 @@ const actions = {
   reset: ({ new_password }) => call("POST", "/auth/password/reset", { token, new_password }),
   register: (fields) => call("POST", "/users", { registration_token: token, ...fields }),
   verify: async (fields) => {
-    const { access_token } = await call("POST", "/auth/login", fields);
+    const { access_token } = await signIn(fields);
     try {
       await call("POST", "/users/me/email/verify", { token }, access_token);
     } finally {
@@ -24,6 +24,30 @@ const actions = {
     }
   },
 };
+
+let mfaToken; // of a sign-in that waits for a code
+
+/** Sign in; where the user has a second factor, ask for a code, which completes it. */
+async function signIn({ identity, password, code }) {
+  try {
+    if (!mfaToken) return await call("POST", "/auth/login", { identity, password });
+    return await call("POST", "/auth/mfa", { mfa_token: mfaToken, code });
+  } catch (problem) {
+    if (mfaToken && problem.code === "invalid_credentials") throw { detail: form.dataset.wrong };
+    if (problem.code === "mfa_required") throw askFor("code", problem.mfa_token);
+    const hasEnded = problem.errors?.some((error) => error.field === "mfa_token");
+    throw hasEnded ? askFor("password") : problem;
+  }
+}
+
+/** Show the fields of a step of the sign-in, and return what to tell the user. */
+function askFor(step, token) {
+  mfaToken = token;
+  for (const field of form.querySelectorAll(".field")) {
+    field.hidden = (field.dataset.step ?? "password") !== step;
+  }
+  return { detail: form.dataset[step] };
+}
 
 /** Send JSON and return the JSON of the response; throw its problem document. */
 async function call(method, path, body, bearer) {
@@ -49,7 +73,7 @@ function mark(input, text) {
 }
 
 function inputs() {
-  return [...form.querySelectorAll("input")];
+  return [...form.querySelectorAll(".field:not([hidden]) input")];
 }
 
 /** Show each error at its field, the others above the form; focus the first. */
