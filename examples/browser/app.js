@@ -28,7 +28,9 @@ const actions = {
       await enter(await session.api.completeLogin(login.mfa_token, { code }));
     } catch (error) {
       if (error.code === "invalid_credentials") error.message = "The code is wrong, or was used before.";
-      throw error;
+      // The sign-in ends after five minutes and after five wrong codes.
+      if (!error.problem?.errors?.some(({ field }) => field === "mfa_token")) throw error;
+      await leave("That took too long, or too many tries. Sign in again.");
     }
   },
   completeLoginWithPasskey: () => withoutOffer(async () => enter(await session.api.completeLoginWithPasskey(login))),

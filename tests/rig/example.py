@@ -37,6 +37,7 @@ class Window:
         self.page.goto(self.origin + address)
 
     def act(self, button: str, fields: dict[str, str] | None = None) -> None:
+        expect(self.part.locator("[aria-busy=true]")).to_have_count(0)
         for label, value in (fields or {}).items():
             self.part.get_by_label(label, exact=True).fill(value)
         self.part.get_by_role("button", name=button, exact=True).click()

@@ -9,7 +9,7 @@ from accounts.models import Session, Ticket, User
 from conftest import PASSWORD
 from tests.rig.browser import needs_chromium
 from tests.rig.example import MODES, Window
-from tests.rig.factors import code_of, enrol
+from tests.rig.factors import code_of, enrol, wrong_code_of
 
 pytestmark = needs_chromium
 
@@ -97,6 +97,15 @@ def test_an_app_is_the_second_step(window: Window, alice: User) -> None:
     window.sign_in()
     window.act("Continue", {"Code": codes[0]})
     window.sees("Account")
+
+
+def test_a_sign_in_ends_after_five_wrong_codes(window: Window, alice: User) -> None:
+    secret, _ = enrol(alice)
+    window.sign_in()
+    for _ in range(6):
+        window.act("Continue", {"Code": wrong_code_of(secret)})
+    window.sees("Sign in")
+    window.is_told("Sign in again.")
 
 
 def test_a_forgotten_password(window: Window, settings: Settings) -> None:
