@@ -87,6 +87,7 @@ def bodies(
         ("POST", "/auth/registration"): request_registration(settings, client),
         ("POST", "/users"): client.post(f"{API}/users", name),
         ("GET", "/users/me"): device.get(me),
+        ("GET", "/users/me/export"): device.get(f"{me}/export"),
         ("GET", "/users/me/security"): device.get(f"{me}/security"),
         ("POST", "/users/me/email/verification"): device.post(f"{me}/email/verification"),
         ("POST", "/users/me/email"): device.post(f"{me}/email", {"email": "new@example.com"}),
@@ -108,7 +109,7 @@ def bodies(
     }
     assert not Session.objects.active().exists()
     assert {response.status_code for response in responses.values()} <= {200, 201, 202}
-    return {operation: response.json() for operation, response in responses.items()}
+    return {operation: json.loads(response.getvalue()) for operation, response in responses.items()}
 
 
 def request_registration(settings: Settings, client: APIClient) -> Any:
