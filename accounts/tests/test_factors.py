@@ -58,7 +58,6 @@ class TestEnrolment:
         with pytest.raises(StaleLoginError):
             alice.begin_totp(session=session)
 
-
     def test_the_console_names_the_rows_without_a_secret(self, alice: User) -> None:
         enrol(alice)
 
