@@ -91,7 +91,6 @@ class FactorRecoveryModel(FactorsModel):
             rows.delete()
         user.totp_devices.all().delete()
         self.settle_factors(user)
-        self.set_factor_reset(user, None)
         end_weaker_sessions(user, keep=None)
         event = Event.objects.record(Event.Kind.FACTORS_RESET, user)
         OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.FACTOR_REMOVED, user, event=event)
@@ -111,8 +110,8 @@ class FactorRecoveryModel(FactorsModel):
             for kind, rows in user.factors().items()
             if rows.filter(added_at__gte=since).delete()[0]
         ]
-        self.settle_factors(user)
         self.cancel_factor_reset()
+        self.settle_factors(user)
         for kind in removed:
             event = Event.objects.record(Event.Kind.FACTOR_REMOVED, user, detail=kind)
             OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.FACTOR_REMOVED, user, event=event)

@@ -194,9 +194,12 @@ class FactorsModel(ChangesModel):
         """
         Set whether the user has a factor, and end the tickets of sign-ins that are in progress.
 
-        With the first factor the console's sessions end: none of them was signed in with one.
+        With the first factor the console's sessions end: none of them was signed in with one. A
+        reset ends with the last one, or it would remove factors that are added later.
         """
         changes: dict[str, Any] = {"has_second_factor": has_any}
+        if not has_any:
+            changes["factor_reset_at"] = None
         if has_any and not user.has_second_factor:
             changes["session_epoch"] = user.session_epoch + 1
         type(user)._default_manager.filter(pk=user.pk).update(**changes)
