@@ -104,7 +104,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
                 codes = user.confirm_totp(serializer.validated_data["code"], session=request.auth)
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
-        failures.uncount()  # Not cleared: whoever enrols would have as many guesses again.
+        failures.uncount()  # Not cleared: each new app would give as many guesses again.
         return Response({"recovery_codes": codes})
 
     @extend_schema(
