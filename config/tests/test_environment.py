@@ -81,6 +81,7 @@ from ops import files
         ("DATABASE_URL", "postgres://user:p@ss@host/name"),
         ("DATABASE_URL", f"postgres://user:word@host/{'n' * 64}"),
         ("ADMIN_PATH", "mail"),
+        ("ADMIN_PATH", "example"),
         ("API_TOKEN_PREFIX", "l_k"),
         ("API_TOKEN_PREFIX", "lk-"),
         ("API_TOKEN_PREFIX", "ключ"),

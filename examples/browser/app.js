@@ -23,7 +23,14 @@ const actions = {
     }
   },
   signInWithPasskey: () => withoutOffer(async () => enter(await session.api.loginWithPasskey())),
-  completeLogin: async ({ code }) => enter(await session.api.completeLogin(login.mfa_token, { code })),
+  async completeLogin({ code }) {
+    try {
+      await enter(await session.api.completeLogin(login.mfa_token, { code }));
+    } catch (error) {
+      if (error.code === "invalid_credentials") error.message = "The code is wrong, or was used before.";
+      throw error;
+    }
+  },
   completeLoginWithPasskey: () => withoutOffer(async () => enter(await session.api.completeLoginWithPasskey(login))),
 
   async register({ username, email, password }) {
@@ -189,7 +196,7 @@ async function keep({ recovery_codes }) {
 }
 
 function showOnce(title, why, text) {
-  const values = { title, why: `${why} It is shown only now.`, text };
+  const values = { title, why: `${why} This is shown only once.`, text };
   return ask("shown-once", values).catch(() => {}).finally(() => fill(document.getElementById("shown-once"), { text: "" }));
 }
 

@@ -135,7 +135,8 @@ export async function start() {
   session.api = client;
   document.querySelector(`[name=mode][value=${mode()}]`).checked = true;
   try {
-    session.me = await whoIs();
+    const me = await whoIs();
+    session.me ??= me; // The user may have signed in meanwhile.
   } catch (error) {
     if (!cookie || error.status !== 400) throw error;
     // The service expects a token in the body: REFRESH_COOKIE is not set.
