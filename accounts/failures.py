@@ -114,7 +114,7 @@ class LoginFailures:
         """
         Record the lockout, and send its user a notice.
 
-        The statements are the same for an identity that does not exist: nobody is called "?".
+        The statements are the same for an identity that does not exist: no username is "?".
         """
         event = Event.objects.record_limit_reached(self.user, "login-failures")
         if event:  # pragma: no branch - without a database there is none

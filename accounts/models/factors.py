@@ -128,7 +128,7 @@ class FactorsModel(ChangesModel):
 
     @transaction.atomic
     def replace_recovery_codes(self, *, session: Session | None) -> list[str]:
-        """Return ten new recovery codes; none if the user has no factor that they stand in for."""
+        """Return ten new recovery codes; none if the user has no factor."""
         user = self.lock_to_change_factors(session)
         if not user.has_second_factor:
             return []
@@ -168,7 +168,7 @@ class FactorsModel(ChangesModel):
         was signed in with a factor that outranks the mailbox.
         """
         is_first = not user.has_second_factor
-        self.set_factors(user, has_any=True)
+        self.set_has_factor(user, has_any=True)
         end_weaker_sessions(user, keep=session)
         event = Event.objects.record(Event.Kind.FACTOR_ADDED, user, session=session, detail=kind)
         OutgoingEmail.objects.enqueue(
@@ -182,17 +182,17 @@ class FactorsModel(ChangesModel):
 
     def remove_factor(self, user: "User", kind: str, *, session: Session | None) -> None:
         """Record that the row of a factor was deleted, while `user` is the locked row."""
-        self.settle_factors(user)
+        self.update_has_factor(user)
         end_weaker_sessions(user, keep=session)
         event = Event.objects.record(Event.Kind.FACTOR_REMOVED, user, session=session, detail=kind)
         OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.FACTOR_REMOVED, user, event=event)
 
-    def settle_factors(self, user: "User") -> None:
-        """Set what follows from the rows that are left; recovery codes stand in for a factor."""
+    def update_has_factor(self, user: "User") -> None:
+        """Set `has_second_factor` from the rows that are left; without any, delete the codes."""
         has_any = any(rows.exists() for rows in user.factors().values())
         if not has_any:
             user.recovery_codes.all().delete()
-        self.set_factors(user, has_any=has_any)
+        self.set_has_factor(user, has_any=has_any)
 
     def factors(self) -> dict[str, models.QuerySet[Any]]:
         """Return the rows of each kind, with `added_at`. Recovery codes are none by themselves."""
@@ -201,13 +201,16 @@ class FactorsModel(ChangesModel):
             "passkey": self.passkeys.annotate(added_at=F("created_at")),
         }
 
-    def set_factors(self, user: "User", *, has_any: bool) -> None:
+    def set_has_factor(self, user: "User", *, has_any: bool) -> None:
         """
         Set whether the user has a factor, and end the tickets of sign-ins that are in progress.
 
-        With the first factor the console's sessions end: none of them was signed in with one.
+        With the first factor the console's sessions end: none of them was signed in with one. A
+        reset ends with the last one, or it would remove factors that are added later.
         """
         changes: dict[str, Any] = {"has_second_factor": has_any}
+        if not has_any:
+            changes["factor_reset_at"] = None
         if has_any and not user.has_second_factor:
             changes["session_epoch"] = user.session_epoch + 1
         type(user)._default_manager.filter(pk=user.pk).update(**changes)

@@ -247,6 +247,17 @@ class TestReset:
         assert complete(token, code_of(secret)).status_code == 200
         assert (stored(alice).has_second_factor, stored(alice).factor_reset_at) == (True, None)
 
+    def test_it_ends_with_the_last_factor_and_removes_no_later_one(self, alice: User) -> None:
+        _, codes = enrol(alice)
+        device = sign_in_with(codes[0])
+        alice.begin_factor_reset()
+        assert device.delete(f"{API}/users/me/totp").status_code == 204
+        enrol(stored(alice))
+        User.objects.exclude(factor_reset_at=None).update(factor_reset_at=Now())
+
+        assert login().json()["code"] == "mfa_required"
+        assert stored(alice).has_second_factor
+
     def test_the_link_of_its_notice_cancels_it(self, alice: User) -> None:
         enrol(alice)
         make_old()

@@ -174,7 +174,7 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         """
         Remove one of the caller's passkeys.
 
-        The access token must be fresh. With the last factor the recovery codes go too.
+        The access token must be fresh. With the last factor the recovery codes are removed too.
         """
         user: Any = request.user
         session: Any = request.auth

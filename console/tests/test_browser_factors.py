@@ -72,14 +72,15 @@ def fits(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
-def press_until(page: Page, name: str) -> None:
-    """Move the focus with the Tab key to what has this name, and press Enter."""
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        if name in page.evaluate("document.activeElement.textContent").strip():
-            page.keyboard.press("Enter")
-            return
-    raise AssertionError(name)
+def press(page: Page, name: str) -> None:
+    """Move the focus with the Tab key to a button, and press Enter."""
+    assert any(tab_reaches(page, name) for _ in range(40)), name
+    page.keyboard.press("Enter")
+
+
+def tab_reaches(page: Page, name: str) -> bool:
+    page.keyboard.press("Tab")
+    return bool(page.evaluate("document.activeElement.textContent.trim()") == name)
 
 
 def test_enrolment_of_an_app_by_mouse(page: Page, server: Server, boss: User) -> None:
@@ -122,7 +123,7 @@ def test_enrolment_and_sign_in_by_keyboard(page: Page, server: Server, boss: Use
         page.keyboard.type(text)
         page.keyboard.press("Tab" if text == "boss" else "Enter")
     expect(page.get_by_text("Add a second factor to use the console")).to_be_visible()
-    press_until(page, "Add an authenticator app")
+    press(page, "Add an authenticator app")
     expect(page.locator("svg.qr")).to_be_visible()
     secret = page.locator("#secret").inner_text().replace(" ", "")
     page.keyboard.type(code_of(secret))
@@ -130,9 +131,9 @@ def test_enrolment_and_sign_in_by_keyboard(page: Page, server: Server, boss: Use
     expect(page.locator(".codes")).to_be_visible()
     page.get_by_label("I have saved these codes").focus()
     page.keyboard.press("Space")
-    press_until(page, "Continue")
+    press(page, "Continue")
     expect(page.get_by_role("link", name="Users", exact=True)).to_be_visible()
-    press_until(page, "Log out")
+    press(page, "Log out")
     expect(page.get_by_text("Logged out")).to_be_visible()
 
     TOTPDevice.objects.update(last_step=0)
@@ -199,13 +200,13 @@ def test_a_passkey_by_keyboard(page: Page, server: Server, boss: User) -> None:
     enter_password(page, server)
     page.get_by_label("Name").focus()
     page.keyboard.type("Laptop")
-    press_until(page, "Add a passkey")
+    press(page, "Add a passkey")
     expect(page.locator(".codes code")).to_have_count(10)
     page.context.clear_cookies()
 
     enter_password(page, server)
     expect(page.get_by_role("textbox", name="Code")).to_be_focused()
-    press_until(page, "Use a passkey")
+    press(page, "Use a passkey")
     page.wait_for_url(f"**{USERS}")
 
 
