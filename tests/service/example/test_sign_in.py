@@ -132,6 +132,14 @@ def test_a_password_that_must_be_changed(window: Window, alice: User) -> None:
     window.sees("Account")
 
 
+def test_an_invitation_is_accepted(window: Window, alice: User) -> None:
+    ticket = Ticket.objects.issue(Ticket.Purpose.INVITE, address="bob@example.com")
+    window.open(f"/example/invite#token={ticket.token}")
+    window.act("Create account", {"Username": "bob", "Password": PASSWORD})
+    window.sees("Account")
+    expect(window.part.get_by_text("verified", exact=True)).to_be_visible()
+
+
 def test_a_link_verifies_an_address(window: Window, alice: User) -> None:
     User.objects.update(email_verified_at=None)
     ticket = Ticket.objects.issue(Ticket.Purpose.VERIFY, alice, address=alice.email)
