@@ -7,7 +7,7 @@ const waiting = document.getElementById("waiting");
 const REASONS = {
   InvalidStateError: "This device has a passkey for this account already.",
   NotAllowedError: "No passkey was used.",
-  SecurityError: "Passkeys work only at the address that the service is configured for: with `make run` that is localhost.",
+  SecurityError: "Passkeys work only at the address of WEBAUTHN_RP_ID, which is localhost in development.",
   TypeError: "The service cannot be reached. Try again.",
 };
 let countdown;

@@ -16,6 +16,7 @@ async function security(view, api) {
     ...state,
     is_unverified: !state.email_verified,
     has_no_totp: !state.totp,
+    can_set_up: state.email_verified && !state.totp,
     has_factor: state.totp || state.passkeys > 0,
     password_changed_at: date(state.password_changed_at),
   });

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django.db.models.functions import Now
 from playwright.sync_api import expect
 from pytest_django import Settings
 
@@ -81,6 +82,22 @@ def test_a_passkey_signs_in_and_is_removed(window: Window, alice: User) -> None:
     window.act("Use a passkey")
     window.is_told("The passkey is removed.")
     assert factors(alice) == (False, 0)
+
+
+def test_an_address_that_is_not_verified_adds_nothing(window: Window) -> None:
+    User.objects.update(email_verified_at=None)
+    for view, button in (("Security", "Add a passkey"), ("Tokens", "Create token")):
+        window.go(view)
+        expect(window.part).to_contain_text("Verify your email address to")
+        expect(window.part.get_by_role("button", name=button)).to_be_hidden()
+
+    window.go("Account")
+    window.act("Send the link again")
+    window.is_told("The link is sent.")
+    User.objects.update(email_verified_at=Now())
+    # The user has opened the link in another tab, and comes back.
+    window.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(window.part.get_by_text("verified", exact=True)).to_be_visible()
 
 
 def test_devices_are_signed_out(window: Window, alice: User) -> None:
