@@ -19,7 +19,7 @@ from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.passkeys import Passkey
-from accounts.models.proofs import MFA, Proof
+from accounts.models.proofs import MFA, PASSWORD, Proof
 from accounts.models.recovery_codes import LENGTH, RecoveryCode, normal_form
 from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
@@ -46,6 +46,8 @@ class FactorsModel(ChangesModel):
     has_second_factor = models.BooleanField(default=False, db_default=False, editable=False)
     # When a factor reset takes effect that staff have begun.
     factor_reset_at = models.DateTimeField(null=True, editable=False)
+    # What the session has proven, if it is one of the console, which is no row of `sessions`.
+    proof: Proof = PASSWORD
     # The WebAuthn user handle.
     passkey_handle = models.UUIDField(null=True, unique=True, editable=False)
 
@@ -136,9 +138,18 @@ class FactorsModel(ChangesModel):
         return RecoveryCode.objects.replace(user)
 
     def lock_to_change_factors(self, session: Session | None) -> "User":
-        """Lock the row; raises StaleLoginError where the session or the account has changed."""
+        """
+        Lock the row; raises StaleLoginError where the session or the account has changed.
+
+        A session of the console has none of the API's: it belongs to the epoch of this user.
+        """
         user = cast("User", self).lock_verified()
-        if session and not self.sessions.active().filter(pk=session.pk).exists():
+        is_current = (
+            self.sessions.active().filter(pk=session.pk).exists()
+            if session
+            else user.session_epoch == self.session_epoch
+        )
+        if not is_current:
             raise StaleLoginError
         return user
 
@@ -164,7 +175,7 @@ class FactorsModel(ChangesModel):
             OutgoingEmail.Kind.FACTOR_ADDED,
             user,
             event=event,
-            with_undo=not (session and session.outranks_mailbox),
+            with_undo=not (session or self.proof).outranks_mailbox,
             since=user.now.isoformat(),
         )
         return RecoveryCode.objects.replace(user) if is_first else None

@@ -58,6 +58,12 @@ class TestEnrolment:
         with pytest.raises(StaleLoginError):
             alice.begin_totp(session=session)
 
+    def test_the_console_names_the_rows_without_a_secret(self, alice: User) -> None:
+        enrol(alice)
+
+        assert str(TOTPDevice.objects.get()) == "authenticator app of alice"
+        assert str(RecoveryCode.objects.first()) == "recovery code of alice"
+
 
 class TestSignIn:
     def test_it_needs_the_factor(self, alice: User) -> None:

@@ -10,7 +10,7 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.failures import LoginFailures, counting_codes
+from accounts.failures import counting_enrolment
 from accounts.models import User, WrongCodeError
 from accounts.models.totp import uri_of
 from accounts.permissions import IsFresh, IsVerified
@@ -85,14 +85,11 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         serializer = TOTPConfirmationSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         user: Any = request.user
-        failures = LoginFailures(user, "", request.META["REMOTE_ADDR"])
-        failures.count()
         try:
-            with changing_credentials(), counting_codes(user):
+            with changing_credentials(), counting_enrolment(user, request.META["REMOTE_ADDR"]):
                 codes = user.confirm_totp(serializer.validated_data["code"], session=request.auth)
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
-        failures.uncount()  # Not cleared: each new app would give as many guesses again.
         return Response({"recovery_codes": codes})
 
     @extend_schema(

@@ -141,8 +141,8 @@ export class Latchkey {
   }
 
   /**
-   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`, whose
-   * `problem` `completeLogin` takes.
+   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`; its
+   * `problem` has the `mfa_token` for `completeLogin`, and `methods`.
    */
   login(identity, password, options) {
     return this.#begin("/auth/login", { identity, password }, options);
