@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import Event, Session, Ticket, User
+from accounts.tests.test_races import at_once
 from conftest import API, PASSWORD
 from tests.rig.factors import begin_login, code_of, complete, enrol, wrong_code_of
 
@@ -393,3 +395,23 @@ def test_a_user_who_is_not_staff_gets_no_second_page(user: User) -> None:
 def test_signing_out_is_open_to_anybody(make_user: Callable[..., User]) -> None:
     assert Client().post("/admin/logout/").status_code == 200
     assert details("signed_out") == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_16_uses_of_one_code_in_console_and_api_one_succeeds(
+    boss: User, settings: Settings
+) -> None:
+    settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
+    settings.CODE_FAILURE_LIMIT = (1_000_000, 60)
+    code = code_of(enrol(boss)[0])
+    browsers = [enter_password(Client()) for _ in range(8)]
+    tokens = [begin_login("boss") for _ in range(8)]
+    calls = [partial(enter, browser, code) for browser in browsers]
+    calls += [partial(complete, token, code) for token in tokens]
+
+    responses = at_once(*[lambda _, call=call: call() for call in calls])
+
+    succeeded = [response.status_code for response in responses[:8]].count(302)
+    succeeded += [response.status_code for response in responses[8:]].count(200)
+    assert succeeded == 1
+    assert sum(is_signed_in(browser) for browser in browsers) + Session.objects.count() == 1
