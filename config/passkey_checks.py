@@ -30,7 +30,7 @@ def check_relying_party(**kwargs: Any) -> list[CheckMessage]:
 def is_default() -> bool:
     """Tell whether the origins are those of FRONTEND_URL or PUBLIC_URL; E024 is about these."""
     _, origins = default_relying_party(settings.FRONTEND_URL or settings.PUBLIC_URL)
-    return bool(settings.WEBAUTHN_ORIGINS == origins)
+    return bool(origins == settings.WEBAUTHN_ORIGINS)
 
 
 def web_origins() -> list[str]:

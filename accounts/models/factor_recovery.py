@@ -76,6 +76,8 @@ class FactorRecoveryModel(FactorsModel):
             user = self.lock_row()
             if user.factor_reset_at and user.factor_reset_at <= user.now:
                 self.remove_all_factors(user)
+            # Another sign-in may have applied it since this row was read.
+            self.has_second_factor = user.has_second_factor
 
     @transaction.atomic
     def reset_factors(self) -> bool:

@@ -13,6 +13,7 @@ from pytest_django import Settings
 from accounts.encryption import encrypt
 from accounts.models import Event, RecoveryCode, Session, Ticket, TOTPDevice, User
 from accounts.models.changes import RowDeletedError
+from accounts.models.proofs import PASSWORD as PASSWORD_PROOF
 from conftest import API, PASSWORD, SignIn
 from tests.rig.factors import begin_login, client_of, code_of, complete, enrol, sign_in_with
 from tests.rig.lifecycle import (
@@ -278,6 +279,17 @@ class TestReset:
         alice.apply_due_factor_reset()
 
         assert stored(alice).has_second_factor
+
+    def test_of_two_sign_ins_at_once_both_succeed_when_it_is_due(self, alice: User) -> None:
+        enrol(alice)
+        User.objects.update(factor_reset_at=Now())
+        stale = stored(alice)
+        assert login().status_code == 200
+
+        stale.check_proof(PASSWORD_PROOF)
+
+        assert not stale.has_second_factor
+        assert Event.objects.filter(kind="factors_reset").count() == 1
 
     def test_the_command_resets_at_once(self, alice: User, capsys: Any) -> None:
         enrol(alice)

@@ -9,19 +9,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from accounts.authentication import TokenNotValid
-from accounts.models import (
-    ApiToken,
-    ApiTokenLimitError,
-    ApiTokenQuerySet,
-    EmailNotVerifiedError,
-    Session,
-    StaleLoginError,
-)
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
+from accounts.models import ApiToken, ApiTokenQuerySet, Session
+from accounts.permissions import IsFresh, IsVerified
 from accounts.serializers.api_tokens import ApiTokenSerializer, NewApiTokenSerializer
 from accounts.views.lists import PersonalListMixin
-from accounts.views.responses import LimitReached
+from accounts.views.responses import LimitReached, changing_credentials
 from api.schema import problems
 
 
@@ -52,14 +44,8 @@ class ApiTokenViewSet(
         return tokens.order_by("-created_at", "-pk")
 
     def perform_create(self, serializer: BaseSerializer[ApiToken]) -> None:
-        try:
+        with changing_credentials():
             serializer.save(user=self.request.user, session=self.request.auth)
-        except StaleLoginError as error:
-            raise TokenNotValid from error
-        except EmailNotVerifiedError as error:
-            raise EmailNotVerified from error
-        except ApiTokenLimitError as error:
-            raise LimitReached from error
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, pk: str) -> Response:

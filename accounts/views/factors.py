@@ -1,7 +1,5 @@
 """The caller's second factors."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -12,11 +10,10 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import TokenNotValid
 from accounts.failures import counting_enrolment
-from accounts.models import EmailNotVerifiedError, StaleLoginError, User, WrongCodeError
+from accounts.models import User, WrongCodeError
 from accounts.models.totp import uri_of
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
+from accounts.permissions import IsFresh, IsVerified
 from accounts.serializers.factors import (
     FirstRecoveryCodesSerializer,
     RecoveryCodesSerializer,
@@ -24,16 +21,7 @@ from accounts.serializers.factors import (
     TOTPSerializer,
 )
 from accounts.serializers.fields import wrong_code
-
-
-@contextmanager
-def changing_factors() -> Iterator[None]:
-    try:
-        yield
-    except StaleLoginError as error:  # The session or the account changed since it was read.
-        raise TokenNotValid from error
-    except EmailNotVerifiedError as error:
-        raise EmailNotVerified from error
+from accounts.views.responses import changing_credentials
 
 
 @extend_schema(tags=["users"])
@@ -63,7 +51,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         newest secret counts. The token must be fresh, and the address verified.
         """
         user: Any = request.user
-        with changing_factors():
+        with changing_credentials():
             secret = user.begin_totp(session=request.auth)
         return created({"secret": secret, "uri": uri_of(secret, user)})
 
@@ -76,7 +64,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         With the last factor the recovery codes are removed too. The token must be fresh.
         """
         user: Any = request.user
-        with changing_factors():
+        with changing_credentials():
             if not user.remove_totp(session=request.auth):
                 raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -98,7 +86,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         serializer.is_valid(raise_exception=True)
         user: Any = request.user
         try:
-            with changing_factors(), counting_enrolment(user, request.META["REMOTE_ADDR"]):
+            with changing_credentials(), counting_enrolment(user, request.META["REMOTE_ADDR"]):
                 codes = user.confirm_totp(serializer.validated_data["code"], session=request.auth)
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
@@ -117,7 +105,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         They can never be read again. The token must be fresh.
         """
         user: Any = request.user
-        with changing_factors():
+        with changing_credentials():
             codes = user.replace_recovery_codes(session=request.auth)
         if not codes:
             raise NotFound

@@ -187,6 +187,20 @@ def test_the_readme_lists_every_route_of_accounts_and_every_command() -> None:
     assert [name for name in commands if name not in readme] == []
 
 
+def test_decisions_are_numbered_in_order() -> None:
+    text = (ROOT / "docs/decisions.md").read_text()
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)]
+
+    assert numbers == [*range(1, len(numbers) + 1)]
+
+
+def test_no_entry_of_the_changelog_stands_twice() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    entries = [line for line in lines if line.startswith("- ")]
+
+    assert len(entries) == len(set(entries))
+
+
 GUIDES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
