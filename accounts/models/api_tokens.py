@@ -119,10 +119,10 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
 
 
 def lock_owner(user: "User", session: Session) -> "User":
-    """Lock and return an active user whose session is active, or raise StaleLoginError."""
+    """Lock and return an active user who is proven in the session, or raise StaleLoginError."""
     users = get_user_model().objects.select_for_update(no_key=True)
     owner = users.filter(pk=user.pk, is_active=True).first()
-    if owner is None or not owner.sessions.active().filter(pk=session.pk).exists():
+    if owner is None or not owner.is_proven_in(session):
         raise StaleLoginError
     return owner
 

@@ -138,9 +138,20 @@ class FactorsModel(ChangesModel):
     def lock_to_change_factors(self, session: Session | None) -> "User":
         """Lock the row; raises StaleLoginError where the session or the account has changed."""
         user = cast("User", self).lock_verified()
-        if session and not self.sessions.active().filter(pk=session.pk).exists():
+        if session and not user.is_proven_in(session):
             raise StaleLoginError
         return user
+
+    def is_proven_in(self, session: Session) -> bool:
+        """
+        Tell whether a session is active, and has proven a factor if this locked row has one.
+
+        A token was fresh when the request began; the first factor may have been added since.
+        """
+        sessions = self.sessions.active().filter(pk=session.pk)
+        if self.has_second_factor:
+            sessions = sessions.filter(methods__contains=[MFA])
+        return bool(sessions.exists())
 
     def lock_to_add_factor(self, session: Session | None) -> "User":
         user = self.lock_to_change_factors(session)
