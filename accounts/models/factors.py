@@ -136,22 +136,28 @@ class FactorsModel(ChangesModel):
         return RecoveryCode.objects.replace(user)
 
     def lock_to_change_factors(self, session: Session | None) -> "User":
-        """Lock the row; raises StaleLoginError where the session or the account has changed."""
+        """
+        Lock the row; raises StaleLoginError where the session or the account has changed.
+
+        Raises SecondFactorRequiredError where the session lacks the factor.
+        """
         user = cast("User", self).lock_verified()
-        if session and not user.is_proven_in(session):
-            raise StaleLoginError
+        if session:
+            user.check_session(session)
         return user
 
-    def is_proven_in(self, session: Session) -> bool:
+    def check_session(self, session: Session) -> None:
         """
-        Tell whether a session is active, and has proven a factor if this locked row has one.
+        Raise StaleLoginError where a session has ended, while this row is locked.
 
-        A token was fresh when the request began; the first factor may have been added since.
+        Raises SecondFactorRequiredError where the session lacks a factor that was added since the
+        request began: its token was fresh then.
         """
         sessions = self.sessions.active().filter(pk=session.pk)
-        if self.has_second_factor:
-            sessions = sessions.filter(methods__contains=[MFA])
-        return bool(sessions.exists())
+        methods = sessions.values_list("methods", flat=True).first()
+        if methods is None:
+            raise StaleLoginError
+        Proof(tuple(methods)).use(cast("User", self))
 
     def lock_to_add_factor(self, session: Session | None) -> "User":
         user = self.lock_to_change_factors(session)

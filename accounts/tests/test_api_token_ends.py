@@ -18,6 +18,7 @@ from accounts.models import (
     ApiTokenLimitError,
     EmailNotVerifiedError,
     Event,
+    SecondFactorRequiredError,
     Session,
     StaleLoginError,
     Ticket,
@@ -212,7 +213,7 @@ class TestTheModel:
         session = start(verified(user))
         secret = user.begin_totp(session=session)
         user.confirm_totp(factors.code_of(secret), session=session)
-        with pytest.raises(StaleLoginError):
+        with pytest.raises(SecondFactorRequiredError):
             issue(user, session)
 
     def test_the_limit_holds_for_every_caller(self, user: User) -> None:

@@ -64,7 +64,7 @@ class TestEnrolment:
         alice.confirm_totp(code_of(alice.begin_totp(session=session)), session=session)
 
         for change in (alice.begin_totp, alice.remove_totp, alice.replace_recovery_codes):
-            with pytest.raises(StaleLoginError):
+            with pytest.raises(SecondFactorRequiredError):
                 change(session=session)
         assert alice.recovery_codes_left == 10
 

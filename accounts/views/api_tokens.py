@@ -15,10 +15,11 @@ from accounts.models import (
     ApiTokenLimitError,
     ApiTokenQuerySet,
     EmailNotVerifiedError,
+    SecondFactorRequiredError,
     Session,
     StaleLoginError,
 )
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
+from accounts.permissions import EmailNotVerified, IsFresh, IsVerified, factor_added_since
 from accounts.serializers.api_tokens import ApiTokenSerializer, NewApiTokenSerializer
 from accounts.views.lists import PersonalListMixin
 from accounts.views.responses import LimitReached
@@ -52,10 +53,13 @@ class ApiTokenViewSet(
         return tokens.order_by("-created_at", "-pk")
 
     def perform_create(self, serializer: BaseSerializer[ApiToken]) -> None:
+        user: Any = self.request.user
         try:
-            serializer.save(user=self.request.user, session=self.request.auth)
+            serializer.save(user=user, session=self.request.auth)
         except StaleLoginError as error:
             raise TokenNotValid from error
+        except SecondFactorRequiredError as error:
+            raise factor_added_since(user) from error
         except EmailNotVerifiedError as error:
             raise EmailNotVerified from error
         except ApiTokenLimitError as error:

@@ -14,9 +14,15 @@ from rest_framework.response import Response
 
 from accounts.authentication import TokenNotValid
 from accounts.failures import LoginFailures, counting_codes
-from accounts.models import EmailNotVerifiedError, StaleLoginError, User, WrongCodeError
+from accounts.models import (
+    EmailNotVerifiedError,
+    SecondFactorRequiredError,
+    StaleLoginError,
+    User,
+    WrongCodeError,
+)
 from accounts.models.totp import uri_of
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
+from accounts.permissions import EmailNotVerified, IsFresh, IsVerified, factor_added_since
 from accounts.serializers.factors import (
     FirstRecoveryCodesSerializer,
     RecoveryCodesSerializer,
@@ -27,11 +33,13 @@ from accounts.serializers.fields import wrong_code
 
 
 @contextmanager
-def changing_factors() -> Iterator[None]:
+def changing_factors(user: User) -> Iterator[None]:
     try:
         yield
     except StaleLoginError as error:  # The session or the account changed since it was read.
         raise TokenNotValid from error
+    except SecondFactorRequiredError as error:
+        raise factor_added_since(user) from error
     except EmailNotVerifiedError as error:
         raise EmailNotVerified from error
 
@@ -63,7 +71,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         newest secret counts. The token must be fresh, and the address verified.
         """
         user: Any = request.user
-        with changing_factors():
+        with changing_factors(user):
             secret = user.begin_totp(session=request.auth)
         return created({"secret": secret, "uri": uri_of(secret, user)})
 
@@ -76,7 +84,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         With the last factor the recovery codes are removed too. The token must be fresh.
         """
         user: Any = request.user
-        with changing_factors():
+        with changing_factors(user):
             if not user.remove_totp(session=request.auth):
                 raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -100,7 +108,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         failures = LoginFailures(user, "", request.META["REMOTE_ADDR"])
         failures.count()
         try:
-            with changing_factors(), counting_codes(user):
+            with changing_factors(user), counting_codes(user):
                 codes = user.confirm_totp(serializer.validated_data["code"], session=request.auth)
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
@@ -120,7 +128,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         They can never be read again. The token must be fresh.
         """
         user: Any = request.user
-        with changing_factors():
+        with changing_factors(user):
             codes = user.replace_recovery_codes(session=request.auth)
         if not codes:
             raise NotFound

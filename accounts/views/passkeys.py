@@ -19,12 +19,13 @@ from accounts.models import (
     EmailNotVerifiedError,
     Passkey,
     PasskeyLimitError,
+    SecondFactorRequiredError,
     Session,
     StaleLoginError,
     TicketError,
 )
 from accounts.models.passkeys import sign_in_options
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified
+from accounts.permissions import EmailNotVerified, IsFresh, IsVerified, factor_added_since
 from accounts.serializers.auth import LoginResponseSerializer
 from accounts.serializers.passkeys import (
     NewPasskeySerializer,
@@ -164,6 +165,8 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
             raise ValidationError({"credential": [wrong_passkey()]}) from error
         except StaleLoginError as error:
             raise TokenNotValid from error
+        except SecondFactorRequiredError as error:
+            raise factor_added_since(user) from error
         except EmailNotVerifiedError as error:
             raise EmailNotVerified from error
         except PasskeyLimitError as error:
@@ -182,6 +185,8 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
             removed = Passkey.objects.remove(user, pk, session=session)
         except StaleLoginError as error:
             raise TokenNotValid from error
+        except SecondFactorRequiredError as error:
+            raise factor_added_since(user) from error
         if not removed:
             raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)
