@@ -52,6 +52,12 @@ class ReauthenticationRequired(PermissionDenied):
         self.members = {"methods": ["password", *factors]}
 
 
+def factor_added_since(user: User) -> ReauthenticationRequired:
+    """Return the rejection of a token that lacks a factor which was added since it was read."""
+    user.refresh_from_db(fields=["has_second_factor"])
+    return ReauthenticationRequired(user)
+
+
 class EmailNotVerified(PermissionDenied):
     default_code = "email_not_verified"
 

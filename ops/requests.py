@@ -40,6 +40,8 @@ class RequestIdMiddleware:
         response.headers["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse):
             response.headers.setdefault("Content-Length", str(len(response.content)))
+            if request.method == "HEAD":  # gunicorn drops a body too, with a warning for each.
+                response.content = b""
         log(request, response, time.monotonic() - started)
         return response
 

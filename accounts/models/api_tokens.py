@@ -85,7 +85,7 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
 
         The user's row is locked, so a reset or a deactivation comes before (and is seen) or after
         (and ends this). Raises StaleLoginError where the session or the account has ended,
-        EmailNotVerifiedError, and ApiTokenLimitError.
+        SecondFactorRequiredError, EmailNotVerifiedError, and ApiTokenLimitError.
         """
         owner = lock_owner(user, session)
         if not owner.email_verified:
@@ -119,11 +119,16 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
 
 
 def lock_owner(user: "User", session: Session) -> "User":
-    """Lock and return an active user whose session is active, or raise StaleLoginError."""
+    """
+    Lock and return an active user whose session is active, or raise StaleLoginError.
+
+    Raises SecondFactorRequiredError where the session lacks the factor.
+    """
     users = get_user_model().objects.select_for_update(no_key=True)
     owner = users.filter(pk=user.pk, is_active=True).first()
-    if owner is None or not owner.sessions.active().filter(pk=session.pk).exists():
+    if owner is None:
         raise StaleLoginError
+    owner.check_session(session)
     return owner
 
 

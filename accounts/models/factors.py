@@ -141,17 +141,28 @@ class FactorsModel(ChangesModel):
         """
         Lock the row; raises StaleLoginError where the session or the account has changed.
 
-        A session of the console has none of the API's: it belongs to the epoch of this user.
+        Raises SecondFactorRequiredError where the session lacks the factor. A session of the
+        console has none of the API's: it belongs to the epoch of this user.
         """
         user = cast("User", self).lock_verified()
-        is_current = (
-            self.sessions.active().filter(pk=session.pk).exists()
-            if session
-            else user.session_epoch == self.session_epoch
-        )
-        if not is_current:
+        if session:
+            user.check_session(session)
+        elif user.session_epoch != self.session_epoch:
             raise StaleLoginError
         return user
+
+    def check_session(self, session: Session) -> None:
+        """
+        Raise StaleLoginError where a session has ended, while this row is locked.
+
+        Raises SecondFactorRequiredError where the session lacks a factor that was added since the
+        request began: its token was fresh then.
+        """
+        sessions = self.sessions.active().filter(pk=session.pk)
+        methods = sessions.values_list("methods", flat=True).first()
+        if methods is None:
+            raise StaleLoginError
+        Proof(tuple(methods)).use(cast("User", self))
 
     def lock_to_add_factor(self, session: Session | None) -> "User":
         user = self.lock_to_change_factors(session)

@@ -1,6 +1,7 @@
 """Passkeys: the credentials of WebAuthn that a user has added, and their ceremonies."""
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +43,17 @@ class WrongPasskeyError(RejectedError):
 class PasskeyClonedError(WrongPasskeyError):
     """The counter of a device-bound passkey did not grow: there is a copy of it."""
 
+    def __init__(self, challenge: Ticket) -> None:
+        super().__init__()
+        self.challenge = challenge
+
     def record(self, user: "User") -> None:
+        """Use up the challenge, which the rollback has opened again, and send one notice of it."""
         super().record(user)
-        event = Event.objects.record(Event.Kind.PASSKEY_CLONED, user)
-        OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.PASSKEY_CLONED, user, event=event)
+        with suppress(TicketError), transaction.atomic():
+            self.challenge.use_locked()
+            event = Event.objects.record(Event.Kind.PASSKEY_CLONED, user)
+            OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.PASSKEY_CLONED, user, event=event)
 
 
 class PasskeyLimitError(Exception):
@@ -149,15 +157,16 @@ class Passkey(models.Model):
             raise CredentialError
         return asserted.sign_count
 
-    def count_use(self, sign_count: int) -> None:
+    def use(self, challenge: Ticket, sign_count: int) -> None:
         """
-        Record a use, while the row of the user is locked; raises PasskeyClonedError.
+        Record a use, while the row of the user is locked; raises TicketError, PasskeyClonedError.
 
         Synced passkeys do not count, or each device does by itself.
         """
+        challenge.use_locked()
         grows = sign_count > self.sign_count or sign_count == self.sign_count == 0
         if not (self.synced or grows):
-            raise PasskeyClonedError
+            raise PasskeyClonedError(challenge)
         uses = Passkey.objects.filter(pk=self.pk)
         uses.update(sign_count=sign_count, last_used_at=Now())
 
@@ -236,6 +245,5 @@ class PasskeyProof(Proof):
         if credential.user_handle not in {None, user.passkey_handle}:
             raise CredentialError
         sign_count = passkey.verify(credential)
-        challenge.use_locked()
-        passkey.count_use(sign_count)
+        passkey.use(challenge, sign_count)
         return passkey

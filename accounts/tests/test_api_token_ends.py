@@ -18,6 +18,7 @@ from accounts.models import (
     ApiTokenLimitError,
     EmailNotVerifiedError,
     Event,
+    SecondFactorRequiredError,
     Session,
     StaleLoginError,
     Ticket,
@@ -25,6 +26,7 @@ from accounts.models import (
 )
 from accounts.tests.test_races import at_once, deactivate, statuses
 from conftest import API, PASSWORD, SignIn
+from tests.rig import factors
 from tests.rig.api_tokens import NEW_TOKEN, TOKENS, code_of, issue_token, using, verified
 from tests.rig.lifecycle import NEW_PASSWORD, change_address, inbox, reset
 from tests.rig.machine import wait_until
@@ -205,6 +207,14 @@ class TestTheModel:
         with pytest.raises(StaleLoginError):
             issue(user, session)
         assert not ApiToken.objects.exists()
+
+    def test_a_session_without_the_factor_gets_none(self, user: User) -> None:
+        """The first factor may be added while a request of the same session is in progress."""
+        session = start(verified(user))
+        secret = user.begin_totp(session=session)
+        user.confirm_totp(factors.code_of(secret), session=session)
+        with pytest.raises(SecondFactorRequiredError):
+            issue(user, session)
 
     def test_the_limit_holds_for_every_caller(self, user: User) -> None:
         session = start(verified(user))

@@ -64,6 +64,16 @@ class TestEnrolment:
         assert str(TOTPDevice.objects.get()) == "authenticator app of alice"
         assert str(RecoveryCode.objects.first()) == "recovery code of alice"
 
+    def test_a_session_without_the_first_factor_changes_none(self, alice: User) -> None:
+        """A request that was fresh may be in progress while the same session adds the factor."""
+        session = Session.objects.start(alice, **SIGN_IN)
+        alice.confirm_totp(code_of(alice.begin_totp(session=session)), session=session)
+
+        for change in (alice.begin_totp, alice.remove_totp, alice.replace_recovery_codes):
+            with pytest.raises(SecondFactorRequiredError):
+                change(session=session)
+        assert alice.recovery_codes_left == 10
+
 
 class TestSignIn:
     def test_it_needs_the_factor(self, alice: User) -> None:

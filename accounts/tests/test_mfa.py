@@ -510,6 +510,7 @@ class TestReauthentication:
         response = reauthenticate(device)
 
         assert (response.status_code, response.json()["code"]) == (403, "reauthentication_required")
+        assert response.json()["methods"] == ["password", "totp", "recovery_code"]
 
 
 class TestRemoval:

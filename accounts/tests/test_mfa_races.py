@@ -13,8 +13,11 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import Event, OutgoingEmail, Session, Ticket, TOTPDevice, User
+from accounts.permissions import IsFresh
 from accounts.tests.test_races import at_once, deactivate, statuses
 from conftest import API, PASSWORD, SignIn
+from tests.rig.api_tokens import NEW_TOKEN
+from tests.rig.authenticator import Authenticator
 from tests.rig.factors import (
     begin_login,
     code_of,
@@ -25,6 +28,7 @@ from tests.rig.factors import (
     wrong_code_of,
 )
 from tests.rig.lifecycle import errors, post, reset
+from tests.rig.passkeys import begin_registration
 
 ROUNDS = 40
 THREADS = 16
@@ -111,6 +115,38 @@ class TestRaces:
         assert set(statuses(responses)) <= {200, 400, 403}
         assert user.recovery_codes_left == 0
         assert User.objects.get().recovery_codes_left == 10
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("post", "totp"),
+            ("delete", "totp"),
+            ("post", "totp/confirm"),
+            ("post", "recovery-codes"),
+            ("post", "passkeys"),
+            ("delete", "passkeys/00000000-0000-0000-0000-000000000000"),
+            ("post", "tokens"),
+        ],
+    )
+    def test_a_factor_that_is_added_meanwhile_is_needed(
+        self, user: User, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+    ) -> None:
+        """The permission reads the user before the change commits, the model after it."""
+        User.objects.update(email_verified_at=Now())
+        device, user = sign_in(user), User.objects.get()
+        credential = Authenticator().create(begin_registration(device))
+        body = {**NEW_TOKEN, "code": "1", "credential": credential}
+        session = Session.objects.get()
+
+        def add_factor(*args: Any) -> bool:
+            user.confirm_totp(code_of(user.begin_totp(session=session)), session=session)
+            return True
+
+        monkeypatch.setattr(IsFresh, "has_permission", add_factor)
+        response = getattr(device, method)(f"{API}/users/me/{path}", body)
+
+        assert (response.status_code, response.json()["code"]) == (403, "reauthentication_required")
+        assert response.json()["methods"] == ["password", "totp", "recovery_code"]
 
     @pytest.mark.parametrize("_round", range(5))
     def test_a_login_during_the_first_enrolment_leaves_no_session(

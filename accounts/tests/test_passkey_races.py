@@ -52,7 +52,8 @@ def test_of_16_registrations_with_one_challenge_one_succeeds(device: APIClient) 
 
     responses = race(*[partial(device.post, PATH, body)] * 16)
 
-    assert statuses(responses) == {201: 1, 400: 15}
+    assert statuses(responses)[201] == 1
+    assert set(statuses(responses)) <= {201, 400, 403}
     assert Passkey.objects.count() == 1
     assert Event.objects.filter(kind="factor_added").count() == 1
 

@@ -163,6 +163,15 @@ class TestCounter:
         assert message.subject == "A passkey was rejected"
         assert Session.objects.count() == 1
 
+    def test_the_challenge_of_a_copy_works_once(self, device: APIClient) -> None:
+        passkey = add_passkey(device, counter=5)
+        options = begin_sign_in()
+        credential = passkey.get(options, counter=3)
+
+        assert [rejection(present(credential)) for _ in range(3)] == [WRONG] * 3
+        assert Event.objects.filter(kind="passkey_cloned").count() == 1
+        assert rejection(present(passkey.get(options))) == WRONG
+
     @pytest.mark.parametrize("sent", [5, 4, 0])
     def test_a_synced_passkey_need_not_count(self, device: APIClient, sent: int) -> None:
         passkey = add_passkey(device, counter=5, synced=True)

@@ -44,7 +44,7 @@ class ApiTokenViewSet(
         return tokens.order_by("-created_at", "-pk")
 
     def perform_create(self, serializer: BaseSerializer[ApiToken]) -> None:
-        with changing_credentials():
+        with changing_credentials(self.request):
             serializer.save(user=self.request.user, session=self.request.auth)
 
     @extend_schema(responses={204: None})

@@ -29,7 +29,7 @@ from accounts.models import (
     mfa_tickets,
 )
 from accounts.models.proofs import PASSWORD
-from accounts.permissions import ReauthenticationRequired
+from accounts.permissions import factor_added_since
 from accounts.rejections import PasswordChangeRequired
 from accounts.serializers.auth import (
     LoginResponseSerializer,
@@ -165,7 +165,7 @@ class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Se
         except WrongPasskeyError as error:
             raise ValidationError({"credential": [wrong_passkey()]}) from error
         except SecondFactorRequiredError as error:  # Added since the token was read.
-            raise ReauthenticationRequired(user) from error
+            raise factor_added_since(user) from error
         except PasswordChangeRequiredError as error:
             raise PasswordChangeRequired(user) from error
         return token_response(request, session)

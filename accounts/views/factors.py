@@ -51,7 +51,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         newest secret counts. The token must be fresh, and the address verified.
         """
         user: Any = request.user
-        with changing_credentials():
+        with changing_credentials(request):
             secret = user.begin_totp(session=request.auth)
         return created({"secret": secret, "uri": uri_of(secret, user)})
 
@@ -64,7 +64,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         With the last factor the recovery codes are removed too. The token must be fresh.
         """
         user: Any = request.user
-        with changing_credentials():
+        with changing_credentials(request):
             if not user.remove_totp(session=request.auth):
                 raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -86,7 +86,10 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         serializer.is_valid(raise_exception=True)
         user: Any = request.user
         try:
-            with changing_credentials(), counting_enrolment(user, request.META["REMOTE_ADDR"]):
+            with (
+                changing_credentials(request),
+                counting_enrolment(user, request.META["REMOTE_ADDR"]),
+            ):
                 codes = user.confirm_totp(serializer.validated_data["code"], session=request.auth)
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
@@ -105,7 +108,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         They can never be read again. The token must be fresh.
         """
         user: Any = request.user
-        with changing_credentials():
+        with changing_credentials(request):
             codes = user.replace_recovery_codes(session=request.auth)
         if not codes:
             raise NotFound

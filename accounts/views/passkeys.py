@@ -124,7 +124,7 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         require_passkeys()
         user: Any = request.user
         try:
-            with changing_credentials():
+            with changing_credentials(request):
                 return Response(Passkey.objects.begin_registration(user))
         except TicketError as error:  # Deactivated or deleted since the token was read.
             raise TokenNotValid from error
@@ -151,7 +151,7 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         user: Any = request.user
         session: Any = request.auth
         try:
-            with changing_credentials():
+            with changing_credentials(request):
                 return Passkey.objects.register(user, credential, name, session=session)
         except CredentialError as error:
             raise ValidationError({"credential": [wrong_passkey()]}) from error
@@ -165,7 +165,7 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         """
         user: Any = request.user
         session: Any = request.auth
-        with changing_credentials():
+        with changing_credentials(request):
             if not Passkey.objects.remove(user, pk, session=session):
                 raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)

@@ -24,7 +24,7 @@ from accounts.models import (
     TicketError,
 )
 from accounts.models.proofs import PASSWORD
-from accounts.permissions import IsAuthenticatedOrNamesIdentity, ReauthenticationRequired
+from accounts.permissions import IsAuthenticatedOrNamesIdentity, factor_added_since
 from accounts.rejections import SecondFactorRequired
 from accounts.serializers.auth import (
     ForgotPasswordSerializer,
@@ -74,7 +74,7 @@ class PasswordActions:
                 proof=Proof(session.presented.methods) if session else PASSWORD,
             )
         except SecondFactorRequiredError as error:  # Added since the password was verified.
-            rejection = ReauthenticationRequired if session else SecondFactorRequired
+            rejection = factor_added_since if session else SecondFactorRequired
             raise rejection(given["user"]) from error
         except PasswordUnchangedError as error:
             raise ValidationError({"new_password": [password_unchanged()]}) from error

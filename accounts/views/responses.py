@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from rest_framework import status
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import TokenNotValid
@@ -16,9 +17,11 @@ from accounts.models import (
     ApiTokenLimitError,
     EmailNotVerifiedError,
     PasskeyLimitError,
+    SecondFactorRequiredError,
     StaleLoginError,
+    User,
 )
-from accounts.permissions import EmailNotVerified
+from accounts.permissions import EmailNotVerified, factor_added_since
 
 # These routes ignore the Authorization header.
 WITHOUT_TOKEN: Any = {"authentication_classes": [], "permission_classes": [AllowAny]}
@@ -32,12 +35,14 @@ class LimitReached(APIException):
 
 
 @contextmanager
-def changing_credentials() -> Iterator[None]:
+def changing_credentials(request: Request) -> Iterator[None]:
     """Reject a change of factors or API tokens for which the session or the account has changed."""
     try:
         yield
     except StaleLoginError as error:
         raise TokenNotValid from error
+    except SecondFactorRequiredError as error:
+        raise factor_added_since(cast("User", request.user)) from error
     except EmailNotVerifiedError as error:
         raise EmailNotVerified from error
     except (ApiTokenLimitError, PasskeyLimitError) as error:

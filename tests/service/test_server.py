@@ -35,6 +35,7 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
     assert lines
     assert all({"time", "level", "message", "request_id"} <= set(line) for line in lines)
     assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+    assert not [line for line in lines if "method=HEAD" in line["message"]]  # a warning of gunicorn
 
 
 def assert_is_problem(body: bytes, code: str) -> None:
