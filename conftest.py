@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.cache import cache
+from django.core.management import call_command
 from django.test import Client
 from pytest_django import Settings
 from rest_framework.test import APIClient
@@ -20,6 +21,13 @@ PASSWORD = "a sunny day in May"
 API = "/api/v1"
 
 SignIn = Callable[..., APIClient]
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Empty a database that is used again: a run that was interrupted leaves rows."""
+    with django_db_blocker.unblock():
+        call_command("flush", interactive=False, verbosity=0)
 
 
 @pytest.fixture(autouse=True)
