@@ -63,7 +63,7 @@ class BearerAuthentication(BaseAuthentication):
             raise TokenNotValid from error
         if not is_permitted(request, token):
             API_TOKENS.labels("denied").inc()
-            # For the request's log line. After an exception of its own, DRF would forget both.
+            # For the request's log line. After an exception of its own, DRF would clear both.
             request.user, request.auth = token.user, token
             raise PermissionDenied
         API_TOKENS.labels("accepted").inc()

@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import cast
 
 from django.conf import settings
 from django.core.cache import cache
@@ -19,6 +20,7 @@ from accounts.models import (
     Proof,
     Session,
     SessionQuerySet,
+    Ticket,
     User,
     WrongCodeError,
 )
@@ -112,7 +114,7 @@ class LoginFailures:
         """
         Record the lockout, and send its user a notice.
 
-        The statements are the same for an identity that does not exist: nobody is called "?".
+        The statements are the same for an identity that does not exist: no username is "?".
         """
         event = Event.objects.record_limit_reached(self.user, "login-failures")
         if event:  # pragma: no branch - without a database there is none
@@ -151,6 +153,14 @@ def recent_sessions(user: User | None) -> SessionQuerySet:
     return Session.objects.filter(user=user.pk if user else 0, last_used_at__gt=since)
 
 
+def count_completion(ticket: Ticket, address: str) -> User:
+    """Count an attempt to complete a sign-in like one by password, and return its user."""
+    user = cast("User", ticket.user)
+    user.failures = LoginFailures(user, "", address, source=ticket.data["source"])
+    user.failures.count()
+    return user
+
+
 def counting(user: User, proof: Proof) -> contextlib.AbstractContextManager[None]:
     """Count the use of a code; passwords and passkeys are counted before they are verified."""
     return counting_codes(user) if isinstance(proof, Code) else contextlib.nullcontext()
@@ -183,6 +193,20 @@ def counting_codes(user: User) -> Iterator[None]:
         raise
     CODES.labels("accepted").inc()
     failures.take_back()
+
+
+@contextlib.contextmanager
+def counting_enrolment(user: User, address: str) -> Iterator[None]:
+    """
+    Count a code that confirms an authenticator app as long as it is not right.
+
+    A right one does not clear the failures: whoever enrols would have as many guesses again.
+    """
+    failures = LoginFailures(user, "", address)
+    failures.count()
+    with counting_codes(user):
+        yield
+    failures.uncount()
 
 
 def report_code_failures(user: User) -> None:

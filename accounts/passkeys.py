@@ -1,4 +1,4 @@
-"""Whom a passkey names, where nobody has entered an identity; counted like passwords."""
+"""The user of a sign-in by passkey, whose attempts are counted like those by password."""
 
 from django.http import HttpRequest
 

@@ -1,4 +1,4 @@
-"""Why a right password signs nobody in, as responses, and what continues the sign-in."""
+"""Responses to a right password that is not enough, with the token that continues the sign-in."""
 
 from django.conf import settings
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied

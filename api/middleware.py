@@ -10,6 +10,7 @@ import contextlib
 import ipaddress
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -90,7 +91,9 @@ class ResponseHeadersMiddleware:
         is_html = response.headers.get("Content-Type", "").startswith("text/html")
         is_page = is_html and not is_api(request.path_info)
         policy = page_policy() if is_page else API_POLICY
-        response.headers.setdefault("Content-Security-Policy", policy)
+        # A browser gives the headers of a 304 to the page that it has stored (RFC 9111, 3.2).
+        if response.status_code != HTTPStatus.NOT_MODIFIED:
+            response.headers.setdefault("Content-Security-Policy", policy)
         limits = getattr(request, "rate_limit", None) or uncounted_headers(request)
         for header, value in limits.items():
             response.headers.setdefault(header, value)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core.checks import CheckMessage
 
+from config.passkeys import default_relying_party
 from config.rules import error
 
 VARIABLES = {"WEBAUTHN_RP_ID", "WEBAUTHN_ORIGINS"}
@@ -21,9 +22,15 @@ def check_relying_party(**kwargs: Any) -> list[CheckMessage]:
     faults: list[CheckMessage] = []
     if not all(is_at_or_below(str(host), settings.WEBAUTHN_RP_ID) for host in hosts.values()):
         faults.append(error("config.E041"))
-    if not all(is_secure(origin, str(host)) for origin, host in hosts.items()):
+    if not (is_default() or all(is_secure(origin, str(host)) for origin, host in hosts.items())):
         faults.append(error("config.E042"))
     return faults
+
+
+def is_default() -> bool:
+    """Tell whether the origins are those of FRONTEND_URL or PUBLIC_URL; E024 is about these."""
+    _, origins = default_relying_party(settings.FRONTEND_URL or settings.PUBLIC_URL)
+    return bool(origins == settings.WEBAUTHN_ORIGINS)
 
 
 def web_origins() -> list[str]:

@@ -267,6 +267,8 @@ FRESH_LIFETIME = timedelta(minutes=env.integer("FRESH_MINUTES", 10, low=1, high=
 UNDO_LIFETIME = timedelta(days=env.integer("UNDO_DAYS", 7, low=0, high=365))
 API_TOKEN_PREFIX = env.read("API_TOKEN_PREFIX", values.parse_token_prefix, "lk")
 FACTOR_RESET_DELAY = timedelta(hours=env.integer("FACTOR_RESET_HOURS", 24, low=1, high=720))
+# Whether staff need a second factor in the console.
+STAFF_MFA = env.choice("STAFF_MFA", ("required", "optional"), "optional" if DEBUG else "required")
 TOKEN_AUDIENCE = env.text("TOKEN_AUDIENCE", "latchkey")
 
 # Passkeys: without an id of the relying party there are none

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from api.views import DocsView, IndexView, SchemaView
-from config.views import StartView, media
+from config.views import StartView, example, media
 from ops.mailbox import MailboxView, MailHTMLView, MailView
 
 api: list[URLPattern | URLResolver] = [
@@ -22,6 +22,9 @@ urlpatterns = [
     path("mail", MailboxView.as_view(), name="mailbox"),
     path("mail/<str:name>", MailView.as_view(), name="mail"),
     path("mail/<str:name>/html", MailHTMLView.as_view(), name="mail-html"),
+    path("example", example),
+    path("example/", example, {"name": ""}, name="example"),
+    path("example/<str:name>", example),
     # With DEBUG only.
     *static(settings.MEDIA_URL, media, document_root=settings.MEDIA_ROOT),
 ]

@@ -88,12 +88,15 @@ def parse_token_prefix(value: str) -> str:
     return value
 
 
+OWN_PATHS = ["account", "api", "example", "health", "mail", "media", "static"]
+
+
 def parse_path(value: str) -> str:
     path = value.strip("/")
     if not re.fullmatch(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", path):
         raise ValueError("a path of letters, digits, - and _, such as admin/")
-    if path.split("/")[0] in {"account", "api", "health", "mail", "media", "static"}:
-        raise ValueError("a path outside account/, api/, health/, mail/, media/ and static/")
+    if path.split("/")[0] in OWN_PATHS:
+        raise ValueError(f"a path outside {'/, '.join(OWN_PATHS[:-1])}/ and {OWN_PATHS[-1]}/")
     return f"{path}/"
 
 

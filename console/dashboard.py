@@ -20,7 +20,7 @@ from django.utils.dateformat import format as date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from accounts.models import Event, OutgoingEmail, Session
+from accounts.models import Event, OutgoingEmail, Session, User
 from api.parsers import is_unstorable
 
 CACHE_SECONDS = 10  # seconds
@@ -112,6 +112,7 @@ def count(now: datetime) -> dict[str, Counts]:
     return {
         "active": active.aggregate(users=Count("user", distinct=True), sessions=Count("*")),
         "emails": count_emails(),
+        "factors": {"users": User.objects.filter(has_second_factor=True).count()},
         "usernames": most_rejected("username", since),
         "addresses": most_rejected("ip_address", since),
         **count_events(TruncHour, since, HOUR_KEY),
@@ -134,6 +135,11 @@ def page(counts: dict[str, Counts], now: datetime) -> dict[str, Any]:
                 "good",
             ),
             Number(_("Users signed in"), active.get("users", 0), sessions_link(state="active")),
+            Number(
+                _("With a second factor"),
+                counts.get("factors", {}).get("users", 0),
+                reverse("admin:accounts_user_changelist", query={"has_second_factor__exact": "1"}),
+            ),
             *(
                 Number(
                     str(label),

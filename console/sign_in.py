@@ -1,25 +1,50 @@
-"""The console's sign-in and password forms, which verify passwords as the API's login does."""
+"""
+The console's sign-in: the password, then the second factor of a user who has one.
 
+Nobody is signed in between the two: the session of the browser has nothing but a ticket.
+"""
+
+import contextlib
+import json
 from typing import Any
 
 from django import forms
-from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
-from django.contrib.auth import authenticate, update_session_auth_hash
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.auth import authenticate, login
+from django.contrib.auth.views import LoginView
 from django.core.exceptions import ValidationError
-from django.http import HttpResponse
-from django.urls import reverse
-from django.utils.decorators import method_decorator
-from django.utils.html import format_html
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 from django.utils.translation import gettext as _
-from django.views.decorators.cache import never_cache
-from django.views.decorators.debug import sensitive_post_parameters
-from django.views.generic import FormView
+from django.utils.translation import gettext_lazy
 
-from accounts.models import Event, SecondFactorRequiredError, StaleLoginError
-from accounts.models.proofs import MFA, PASSWORD, Proof
-
-SIGNED_IN = Proof(("pwd", MFA))  # The sign-in has proven the factor, if there is one.
-MUST_CHANGE = 'Your password must be changed before you sign in. <a href="{}">Change it now</a>.'
+from accounts.failures import count_completion, counting
+from accounts.models import (
+    Event,
+    PasskeyProof,
+    PasswordChangeRequiredError,
+    Proof,
+    SecondFactorRequiredError,
+    StaleLoginError,
+    Ticket,
+    TicketError,
+    User,
+    WrongCodeError,
+    WrongPasskeyError,
+    mfa_tickets,
+)
+from accounts.models.access import granting_access
+from accounts.models.factors import Code
+from accounts.models.passkeys import second_factor_options
+from accounts.models.proofs import PASSWORD
+from accounts.models.recovery_codes import LONGEST_CODE
+from accounts.webauthn import LONGEST_CREDENTIAL
+from console import access, tickets
+from console.pages import FormPage, TargetMixin
 
 
 def identity_field() -> forms.CharField:
@@ -34,7 +59,7 @@ def identity_field() -> forms.CharField:
 
 
 class SignInForm(AdminAuthenticationForm):
-    """Sign in staff; reject others as if the password were incorrect."""
+    """Verify the password of staff; reject others as if the password were incorrect."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,95 +73,160 @@ class SignInForm(AdminAuthenticationForm):
             )
             if self.user_cache is None:
                 raise self.get_invalid_login_error()
-            self.confirm_login_allowed(self.user_cache)
         return self.cleaned_data
 
-    def confirm_login_allowed(self, user: Any) -> None:
-        super().confirm_login_allowed(user)
-        if user.must_change_password:
-            Event.objects.record_rejection(user, "password change required")
-            text = format_html(MUST_CHANGE, reverse("admin:password_change"))
-            raise ValidationError(text, code="password_change_required")
+
+class CodeField(forms.CharField):
+    """A code of an authenticator app, or a recovery code."""
+
+    def __init__(self, **options: Any) -> None:
+        attrs = {"autocomplete": "one-time-code", "autofocus": True, "spellcheck": "false"}
+        widget = forms.TextInput(attrs=attrs)
+        super().__init__(label=_("Code"), max_length=LONGEST_CODE, widget=widget, **options)
 
 
-class PasswordForm(AdminPasswordChangeForm):
-    """
-    Change the password of the signed-in staff member, or of the one that the form names.
+class CredentialField(forms.CharField):
+    """What a script sends of a passkey, as JSON."""
 
-    The new password is validated before the old one is verified, as in the API. The errors of the
-    new password must not disclose whether the old one is correct.
-    """
+    def __init__(self, **options: Any) -> None:
+        super().__init__(max_length=LONGEST_CREDENTIAL, widget=forms.HiddenInput, **options)
 
-    field_order = ["username", "old_password", "new_password1", "new_password2"]
 
-    def __init__(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(request.user, *args, **kwargs)
-        self.request = request
-        if request.user.is_anonymous:
-            self.fields["username"] = identity_field()
-            self.order_fields(self.field_order)
+def read_json(text: str) -> Any:
+    """Return the value of a JSON text; None for any other text, which is no credential either."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text)
+    return None
 
-    def clean_old_password(self) -> str:
-        """Return the password unverified; `clean` verifies and counts it, which Django does not."""
-        return str(self.cleaned_data["old_password"])
+
+class SecondFactorForm(forms.Form):
+    code = CodeField(required=False)
+    credential = CredentialField(required=False)
 
     def clean(self) -> dict[str, Any]:
-        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
-        if cleaned.get("old_password") == cleaned.get("new_password1"):
-            message = _("The new password must differ from the current one.")
-            self.add_error("new_password1", ValidationError(message, code="password_unchanged"))
-        if not self.errors:
-            self.verify(cleaned.get("username") or self.user.get_username())
-        return cleaned
+        code, credential = map(self.cleaned_data.get, ("code", "credential"))
+        if bool(code) == bool(credential) and not self.errors:
+            self.add_error("code", ValidationError(_("Enter a code."), code="required"))
+        return self.cleaned_data
 
-    def verify(self, identity: str) -> None:
-        user = authenticate(
-            self.request,
-            username=identity,
-            password=self.cleaned_data["old_password"],
-            staff_only=True,
-        )
-        if user is None:
-            message = self.error_messages["password_incorrect"]
-            self.add_error("old_password", ValidationError(message, code="password_incorrect"))
-            return
-        self.user = user
-        self.validate_password_for_user(user, "new_password2")
-        if self.errors:  # The current password was right, and that is always recorded.
-            Event.objects.record_rejection(user, "new password rejected")
-
-    def save(self, commit: bool = True) -> Any:
-        """
-        Set the new password.
-
-        Raises StaleLoginError if the account has changed since, and SecondFactorRequiredError if it
-        has a second factor and nobody is signed in.
-        """
-        current, new = self.cleaned_data["old_password"], self.cleaned_data["new_password1"]
-        proof = PASSWORD if self.request.user.is_anonymous else SIGNED_IN
-        self.user.change_password(new, session=None, current=current, proof=proof)
-        return self.user
+    def proof_with(self, ticket: Ticket) -> Proof:
+        """Return what was sent as a proof that uses up the ticket, too."""
+        if code := self.cleaned_data["code"]:
+            return Code(code=code, ticket=ticket)
+        return PasskeyProof(data=read_json(self.cleaned_data["credential"]), ticket=ticket)
 
 
-@method_decorator([never_cache, sensitive_post_parameters()], name="dispatch")
-class PasswordView(FormView):
-    form_class = PasswordForm
-    template_name = "admin/password_change.html"
+def start_session(request: HttpRequest, user: User, proof: Proof) -> None:
+    """
+    Sign staff in, in a session with a new key.
 
-    def get_form_kwargs(self) -> dict[str, Any]:
-        return {**super().get_form_kwargs(), "request": self.request}
+    Raises the errors of `Session.objects.start`. The user's row is locked while the proof is used.
+    """
+    with granting_access(user):
+        with transaction.atomic():
+            verified, used = user.prove(proof)
+        if not verified.is_staff:
+            raise StaleLoginError
+        if verified.must_change_password:
+            raise PasswordChangeRequiredError
+    login(request, verified)
+    request.session.pop(Ticket.Purpose.MFA, None)
+    access.remember(request, used)
+    detail = ", ".join(["console", *used.methods])
+    Event.objects.record(Event.Kind.SIGNED_IN, verified, detail=detail)
+
+
+class SignInMixin(TargetMixin):
+    """A page that signs staff in, or leads to the next step of the sign-in."""
+
+    template_name: Any = "console/sign_in.html"
+
+    def sign_in(self, user: User, proof: Proof) -> HttpResponse:
+        """Raises StaleLoginError, WrongCodeError, WrongPasskeyError and TicketError."""
+        try:
+            user.check_proof(proof)
+            start_session(self.request, user, proof)
+        except SecondFactorRequiredError:
+            return self.lead_to("second_factor", mfa_tickets.issue(user, user.failures.source))
+        except PasswordChangeRequiredError:
+            ticket = Ticket.objects.issue(Ticket.Purpose.FORCE, user)
+            return self.lead_to("forced_password", ticket)
+        return redirect(self.get_success_url())
+
+    def lead_to(self, page: str, ticket: Ticket) -> HttpResponse:
+        tickets.keep(self.request, ticket)
+        return redirect(self.with_target(page))
+
+
+class SignInView(SignInMixin, FormPage, LoginView):
+    title = gettext_lazy("Log in")
+    authentication_form = SignInForm
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Lead staff who are signed in to the first page, unless they have to sign in again."""
+        is_enough = access.is_fresh(request) or self.redirect_field_name not in request.GET
+        if admin.site.has_permission(request) and is_enough:
+            return redirect(self.next_page)
+        return super().get(request, *args, **kwargs)
 
     def form_valid(self, form: Any) -> HttpResponse:
         try:
-            user = form.save()
-        except SecondFactorRequiredError:
-            text = _("This account has a second factor. Sign in with it, then change the password.")
-            form.add_error("old_password", text)
+            return self.sign_in(form.get_user(), PASSWORD)
+        except (StaleLoginError, TicketError):  # The account was changed meanwhile.
+            form.add_error(None, form.get_invalid_login_error())
             return self.form_invalid(form)
-        except StaleLoginError:
-            form.add_error("old_password", _("The account was changed meanwhile. Try again."))
-            return self.form_invalid(form)
-        if self.request.user == user:
-            # The new password ends all other sessions.
-            update_session_auth_hash(self.request, user)
-        return super().form_valid(form)
+
+
+class SecondFactorView(SignInMixin, FormPage):
+    title = gettext_lazy("Second factor")
+    form_class = SecondFactorForm
+    ticket: Ticket
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        ticket = tickets.find(request, Ticket.Purpose.MFA)
+        if ticket is None:
+            return self.begin_again()
+        self.ticket = ticket
+        return super().dispatch(request, *args, **kwargs)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        user: Any = self.ticket.user
+        return {
+            **super().get_context_data(**kwargs),
+            "offers_passkey": settings.WEBAUTHN_RP_ID and user.passkeys.exists(),
+            self.redirect_field_name: self.get_redirect_url(),
+        }
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        try:
+            return self.complete(form)
+        except (StaleLoginError, TicketError):
+            return self.begin_again()
+        except WrongCodeError:
+            form.add_error("code", _("This code is wrong, or was used before."))
+        except WrongPasskeyError:
+            form.add_error(None, _("This passkey could not be verified."))
+        return self.form_invalid(form)
+
+    def complete(self, form: Any) -> HttpResponse:
+        ticket = mfa_tickets.try_once(self.ticket.token)
+        user = count_completion(ticket, self.request.META["REMOTE_ADDR"])
+        proof = form.proof_with(ticket)
+        with counting(user, proof):
+            return self.sign_in(user, proof)
+
+    def begin_again(self) -> HttpResponse:
+        if self.request.method == "POST":
+            text = _("The sign-in has expired, or had too many tries. Sign in again.")
+            messages.error(self.request, text)
+        return redirect(self.with_target("login"))
+
+
+class PasskeyOptionsView(SecondFactorView):
+    """What a browser needs to use a passkey of the user who signs in."""
+
+    http_method_names = ["post"]
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        user: Any = self.ticket.user
+        return JsonResponse(second_factor_options(user))

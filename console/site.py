@@ -1,21 +1,25 @@
 """The staff console: Django's admin site with its own first page and sign-in."""
 
+from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any
 
 from django.conf import settings
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.views.autocomplete import AutocompleteJsonView
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
-from django.utils.translation import gettext as _
+from django.urls import path
 
 from accounts.models import Event
-from api import errors, throttling
+from console import access, factors
 from console.dashboard import dashboard
 from console.model_admin import BoundedAdmin, combine, delete_selected
-from console.sign_in import PasswordView, SignInForm
+from console.pages import sign_in_again
+from console.passwords import ForcedPasswordView, PasswordView
+from console.sign_in import PasskeyOptionsView, SecondFactorView, SignInForm, SignInView
 
 
 class ConsoleSite(admin.AdminSite):
@@ -43,10 +47,31 @@ class ConsoleSite(admin.AdminSite):
             bounded = combine(admin_class, BoundedAdmin)
         super().register(model_or_iterable, bounded, **options)
 
+    def has_permission(self, request: HttpRequest) -> bool:
+        """Tell whether staff are signed in, with a second factor if they have or need one."""
+        return super().has_permission(request) and access.has_access(request)
+
+    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Any:
+        """Guard a page: staff who need a second factor can only add one."""
+        guarded = super().admin_view(view, cacheable)
+
+        def inner(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            if access.must_enrol(request):
+                return redirect("admin:factors")
+            return guarded(request, *args, **kwargs)
+
+        return update_wrapper(inner, view)
+
     def get_urls(self) -> list[Any]:
-        # It precedes Django's URL of the same name, which requires a signed-in user.
-        own = path("password_change/", self.password_change, name="password_change")
-        return [own, *super().get_urls()]
+        own = [
+            path("login/second-factor/", SecondFactorView.as_view(), name="second_factor"),
+            path("login/second-factor/passkey/", PasskeyOptionsView.as_view(), name="use_passkey"),
+            path("login/password/", ForcedPasswordView.as_view(), name="forced_password"),
+            # It precedes Django's, which requires permission to see the console.
+            path("logout/", self.logout, name="logout"),
+            *factors.urls,
+        ]
+        return [*own, *super().get_urls()]
 
     def index(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -58,39 +83,24 @@ class ConsoleSite(admin.AdminSite):
             context["dashboard"] = dashboard(with_emails=sees_emails)
         return super().index(request, context)
 
-    def login(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        response = rate_limit_response(request) or super().login(request, extra_context)
-        if request.method == "POST" and response.status_code == 302:
-            request.user.clear_failures()  # type: ignore[union-attr]  # a User
-            record(Event.Kind.SIGNED_IN, request)
-        return response
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return SignInView.as_view(extra_context=extra_context)(request)
 
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> Any:
-        """Change a password, also before the sign-in if it must be changed."""
-        is_signed_in = request.user.is_authenticated
-        view = PasswordView.as_view(
-            success_url=reverse("admin:password_change_done" if is_signed_in else "admin:login"),
-            extra_context={
-                **self.each_context(request),
-                "title": "Password change",
-                **(extra_context or {}),
-            },
-        )
-        response = rate_limit_response(request) or view(request)
-        if response.status_code == 302 and not is_signed_in:
-            messages.success(request, _("Your password was changed. Sign in with the new one."))
-        return response
+        user: Any = request.user
+        if user.has_second_factor and not access.is_fresh(request):
+            return sign_in_again(request)
+        return PasswordView.as_view(extra_context=extra_context)(request)
 
     def autocomplete_view(self, request: HttpRequest) -> Any:
         return AutocompleteView.as_view(admin_site=self)(request)
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        if request.method == "POST":
-            record(Event.Kind.SIGNED_OUT, request)
+        user: Any = request.user
+        if request.method == "POST" and user.is_authenticated:
+            Event.objects.record(Event.Kind.SIGNED_OUT, user, detail="console")
         return super().logout(request, extra_context)
 
 
@@ -101,19 +111,3 @@ class AutocompleteView(AutocompleteJsonView):
         if not field.concrete:
             raise PermissionDenied
         return term, model_admin, field, to_field
-
-
-def rate_limit_response(request: HttpRequest) -> HttpResponse | None:
-    """Count a POST like the API's logins, and return the 429 above the limit, else None."""
-    if request.method != "POST":
-        return None
-    usage = throttling.count(request, "auth")
-    if not usage["should_limit"]:
-        return None
-    return errors.problem(request, 429, retry_after=usage["reset"])
-
-
-def record(kind: str, request: HttpRequest) -> None:
-    """Record a sign-in or a sign-out of staff."""
-    user: Any = request.user
-    Event.objects.record(kind, user, detail="console")

@@ -235,9 +235,8 @@ class Service:
         totp = pyotp.TOTP(self.call("POST", "/users/me/totp", expect=201)["secret"])
         added = self.call("POST", "/users/me/totp/confirm", {"code": totp.now()}, expect=200)
         self.recovery_codes = added["recovery_codes"]
-        self.log_in(
-            totp.at(datetime.now(UTC), counter_offset=1)
-        )  # A code works once, so this is the next one.
+        # A code works once, so this is the next one.
+        self.log_in(totp.at(datetime.now(UTC), counter_offset=1))
         self.call("DELETE", "/users/me/totp", expect=204)
         self.recovery_codes = []
         return "a login needs its code"

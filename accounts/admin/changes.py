@@ -27,6 +27,14 @@ RESULTS = {
         messages.WARNING,
         _("No email for {users}: the account is inactive, or EMAIL_LIMIT is reached."),
     ),
+    "no factor": (messages.WARNING, _("{users} without a second factor.")),
+    "reset begun": (
+        messages.SUCCESS,
+        _("The factor reset of {users} takes effect after FACTOR_RESET_HOURS."),
+    ),
+    "reset pending": (messages.WARNING, _("The factor reset of {users} was begun before.")),
+    "reset cancelled": (messages.SUCCESS, _("The factor reset of {users} was cancelled.")),
+    "no reset": (messages.WARNING, _("No factor reset of {users} was pending.")),
     "disabled": (messages.ERROR, _("No email for {users}: email is disabled (EMAIL_URL=none).")),
 }
 
@@ -87,6 +95,19 @@ def send_verification(user: User) -> str:
     if result == "queued":
         Event.objects.record(Event.Kind.MAIL_REQUESTED, user, detail=Kind.VERIFY_EMAIL)
     return result
+
+
+def begin_factor_reset(user: User) -> str:
+    if user.factor_reset_at:
+        return "reset pending"
+    return "reset begun" if user.begin_factor_reset() else "no factor"
+
+
+def cancel_factor_reset(user: User) -> str:
+    if not user.factor_reset_at:
+        return "no reset"
+    user.cancel_factor_reset()
+    return "reset cancelled"
 
 
 def enqueue(kind: str, user: User) -> str:

@@ -18,6 +18,7 @@ from accounts.admin import changes
 from accounts.admin.api_tokens import end_tokens, may_end
 from accounts.admin.changes import can_manage
 from accounts.admin.emails import state_tag
+from accounts.admin.factors import FactorActions
 from accounts.admin.pages import (
     count,
     end_and_say,
@@ -52,10 +53,12 @@ class UserForm(UserChangeForm):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin):
+class UserAdmin(FactorActions, DjangoUserAdmin):
     form = UserForm
-    list_display = ["username", "email", "names", "state", "devices", "is_staff", JOINED]
-    list_filter = ["is_active", "must_change_password", "is_staff", "is_superuser", "groups"]
+    list_display = ["username", "email", "names", "state", "second_factor", "devices"]
+    list_display += ["is_staff", JOINED]
+    list_filter = ["is_active", "must_change_password", "has_second_factor"]
+    list_filter += ["is_staff", "is_superuser", "groups"]
     search_fields = ["username", "email", "names"]
     search_help_text = _("A part of the name or the e-mail address, or the whole number")
     ordering = ["-id"]
@@ -67,7 +70,7 @@ class UserAdmin(DjangoUserAdmin):
         ("Dates", {"fields": ["date_joined", "last_login", "password_changed_at"]}),
     ]
     actions = ["end_sessions", "deactivate", "activate", "force_password_change"]
-    actions += ["send_reset_link", "send_verification"]
+    actions += ["send_reset_link", "send_verification", "begin_factor_reset", "cancel_factor_reset"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         sessions = Session.objects.active().filter(user=OuterRef("pk")).order_by()
@@ -225,12 +228,19 @@ class UserAdmin(DjangoUserAdmin):
             "force-password-change": self.force_password_change,
             "send-reset-link": self.send_reset_link,
             "send-verification": self.send_verification,
+            "begin-factor-reset": self.begin_factor_reset,
+            "cancel-factor-reset": self.cancel_factor_reset,
         }
         user = get_object_or_404(User, pk=pk)
-        if action not in actions or not self.has_change_permission(request, user):
+        if action not in actions or not self.permits(request, actions[action], user):
             raise PermissionDenied
         actions[action](request, User.objects.filter(pk=pk))
         return redirect("admin:accounts_user_change", pk)
+
+    def permits(self, request: HttpRequest, action: Any, user: User) -> bool:
+        """Tell whether an action of the list is permitted for this user."""
+        checks = [getattr(self, f"has_{name}_permission") for name in action.allowed_permissions]
+        return all(check(request, user) for check in checks)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -257,6 +267,7 @@ class UserAdmin(DjangoUserAdmin):
                     if sees("accounts.view_outgoingemail")
                     else None
                 ),
+                "factors": self.factors_of(request, user),
                 "email_enabled": settings.EMAIL_ENABLED,
                 "may_end": self.has_end_permission(request),
                 "may_change": self.has_change_permission(request, user),

@@ -1,4 +1,4 @@
-"""How second factors go without being proven: by an undo, or by a reset that staff begin."""
+"""How second factors are removed without proof: by an undo, or by a reset that staff begin."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
@@ -76,6 +76,8 @@ class FactorRecoveryModel(FactorsModel):
             user = self.lock_row()
             if user.factor_reset_at and user.factor_reset_at <= user.now:
                 self.remove_all_factors(user)
+            # Another sign-in may have applied it since this row was read.
+            self.has_second_factor = user.has_second_factor
 
     @transaction.atomic
     def reset_factors(self) -> bool:
@@ -90,8 +92,7 @@ class FactorRecoveryModel(FactorsModel):
         for rows in user.factors().values():
             rows.delete()
         user.totp_devices.all().delete()
-        self.settle_factors(user)
-        self.set_factor_reset(user, None)
+        self.update_has_factor(user)
         end_weaker_sessions(user, keep=None)
         event = Event.objects.record(Event.Kind.FACTORS_RESET, user)
         OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.FACTOR_REMOVED, user, event=event)
@@ -111,8 +112,8 @@ class FactorRecoveryModel(FactorsModel):
             for kind, rows in user.factors().items()
             if rows.filter(added_at__gte=since).delete()[0]
         ]
-        self.settle_factors(user)
         self.cancel_factor_reset()
+        self.update_has_factor(user)
         for kind in removed:
             event = Event.objects.record(Event.Kind.FACTOR_REMOVED, user, detail=kind)
             OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.FACTOR_REMOVED, user, event=event)

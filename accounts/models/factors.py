@@ -19,7 +19,7 @@ from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
 from accounts.models.outbox import OutgoingEmail
 from accounts.models.passkeys import Passkey
-from accounts.models.proofs import MFA, Proof
+from accounts.models.proofs import MFA, PASSWORD, Proof
 from accounts.models.recovery_codes import LENGTH, RecoveryCode, normal_form
 from accounts.models.sessions import Session
 from accounts.models.tickets import Ticket
@@ -46,6 +46,8 @@ class FactorsModel(ChangesModel):
     has_second_factor = models.BooleanField(default=False, db_default=False, editable=False)
     # When a factor reset takes effect that staff have begun.
     factor_reset_at = models.DateTimeField(null=True, editable=False)
+    # What the session has proven, if it is one of the console, which is no row of `sessions`.
+    proof: Proof = PASSWORD
     # The WebAuthn user handle.
     passkey_handle = models.UUIDField(null=True, unique=True, editable=False)
 
@@ -126,7 +128,7 @@ class FactorsModel(ChangesModel):
 
     @transaction.atomic
     def replace_recovery_codes(self, *, session: Session | None) -> list[str]:
-        """Return ten new recovery codes; none if the user has no factor that they stand in for."""
+        """Return ten new recovery codes; none if the user has no factor."""
         user = self.lock_to_change_factors(session)
         if not user.has_second_factor:
             return []
@@ -139,11 +141,14 @@ class FactorsModel(ChangesModel):
         """
         Lock the row; raises StaleLoginError where the session or the account has changed.
 
+        A session of the console has none of the API's: it belongs to the epoch of this user.
         Raises SecondFactorRequiredError where the session lacks the factor.
         """
         user = cast("User", self).lock_verified()
         if session:
             user.check_session(session)
+        elif user.session_epoch != self.session_epoch:
+            raise StaleLoginError
         return user
 
     def check_session(self, session: Session) -> None:
@@ -174,31 +179,31 @@ class FactorsModel(ChangesModel):
         was signed in with a factor that outranks the mailbox.
         """
         is_first = not user.has_second_factor
-        self.set_factors(user, has_any=True)
+        self.set_has_factor(user, has_any=True)
         end_weaker_sessions(user, keep=session)
         event = Event.objects.record(Event.Kind.FACTOR_ADDED, user, session=session, detail=kind)
         OutgoingEmail.objects.enqueue(
             OutgoingEmail.Kind.FACTOR_ADDED,
             user,
             event=event,
-            with_undo=not (session and session.outranks_mailbox),
+            with_undo=not (session or self.proof).outranks_mailbox,
             since=user.now.isoformat(),
         )
         return RecoveryCode.objects.replace(user) if is_first else None
 
     def remove_factor(self, user: "User", kind: str, *, session: Session | None) -> None:
         """Record that the row of a factor was deleted, while `user` is the locked row."""
-        self.settle_factors(user)
+        self.update_has_factor(user)
         end_weaker_sessions(user, keep=session)
         event = Event.objects.record(Event.Kind.FACTOR_REMOVED, user, session=session, detail=kind)
         OutgoingEmail.objects.enqueue(OutgoingEmail.Kind.FACTOR_REMOVED, user, event=event)
 
-    def settle_factors(self, user: "User") -> None:
-        """Set what follows from the rows that are left; recovery codes stand in for a factor."""
+    def update_has_factor(self, user: "User") -> None:
+        """Set `has_second_factor` from the rows that are left; without any, delete the codes."""
         has_any = any(rows.exists() for rows in user.factors().values())
         if not has_any:
             user.recovery_codes.all().delete()
-        self.set_factors(user, has_any=has_any)
+        self.set_has_factor(user, has_any=has_any)
 
     def factors(self) -> dict[str, models.QuerySet[Any]]:
         """Return the rows of each kind, with `added_at`. Recovery codes are none by themselves."""
@@ -207,13 +212,16 @@ class FactorsModel(ChangesModel):
             "passkey": self.passkeys.annotate(added_at=F("created_at")),
         }
 
-    def set_factors(self, user: "User", *, has_any: bool) -> None:
+    def set_has_factor(self, user: "User", *, has_any: bool) -> None:
         """
         Set whether the user has a factor, and end the tickets of sign-ins that are in progress.
 
-        With the first factor the console's sessions end: none of them was signed in with one.
+        With the first factor the console's sessions end: none of them was signed in with one. A
+        reset ends with the last one, or it would remove factors that are added later.
         """
         changes: dict[str, Any] = {"has_second_factor": has_any}
+        if not has_any:
+            changes["factor_reset_at"] = None
         if has_any and not user.has_second_factor:
             changes["session_epoch"] = user.session_epoch + 1
         type(user)._default_manager.filter(pk=user.pk).update(**changes)

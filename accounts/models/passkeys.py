@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.postgres.fields import ArrayField
 from django.db import IntegrityError, models, transaction
 from django.db.models.functions import Now
+from prometheus_client import Counter
 
 from accounts import webauthn
 from accounts.models.access import RejectedError
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from accounts.models import Session, User
 
 MAXIMUM = 20  # of one user
+USES = Counter("latchkey_passkeys", "Passkeys that were presented, by outcome.", ["outcome"])
+# `rate` and `increase` need a sample before the first event, so each series starts at zero.
+for outcome in ("accepted", "refused", "cloned"):
+    USES.labels(outcome)
 
 # What a challenge is for: a credential for one ceremony completes no other one.
 REGISTRATION, SIGN_IN, SECOND_FACTOR = "registration", "sign_in", "second_factor"
@@ -218,8 +223,13 @@ class PasskeyProof(Proof):
         """Raises WrongPasskeyError, and TicketError where the sign-in's ticket has ended."""
         try:
             passkey = self.use_passkey(user)
+        except PasskeyClonedError:
+            USES.labels("cloned").inc()
+            raise
         except (CredentialError, TicketError, Passkey.DoesNotExist) as error:
+            USES.labels("refused").inc()
             raise WrongPasskeyError from error
+        USES.labels("accepted").inc()
         if self.ticket is None:
             return Proof(self.methods, passkey.created_at)
         self.ticket.use_locked()

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
+from django.utils import timezone
+
 from accounts.models.access import RejectedError
 
 if TYPE_CHECKING:
@@ -32,6 +35,16 @@ class Proof:
     @property
     def has_second_factor(self) -> bool:
         return MFA in self.methods
+
+    @property
+    def outranks_mailbox(self) -> bool:
+        """
+        Tell whether a factor older than UNDO_DAYS was used.
+
+        A younger one may be a thief's, whose acts the owner of the mailbox can undo.
+        """
+        added_at = self.factor_added_at
+        return added_at is not None and added_at < timezone.now() - settings.UNDO_LIFETIME
 
     def columns(self) -> dict[str, Any]:
         """Return what `use` needs of the user, as expressions for the query that locks the row."""

@@ -188,13 +188,7 @@ class Session(models.Model):
 
     @property
     def outranks_mailbox(self) -> bool:
-        """
-        Tell whether the sign-in used a factor older than UNDO_DAYS.
-
-        A younger one may be a thief's, whose acts the owner of the mailbox can undo.
-        """
-        added_at = self.factor_added_at
-        return added_at is not None and added_at < timezone.now() - settings.UNDO_LIFETIME
+        return Proof(tuple(self.methods), self.factor_added_at).outranks_mailbox
 
     def renew(self, now: datetime, proof: Proof) -> None:
         """

@@ -70,7 +70,7 @@ class TOTPDevice(models.Model):
     secret = models.TextField(editable=False)  # encrypted
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     confirmed_at = models.DateTimeField(null=True, editable=False)
-    # The step of the last code that was used: that code, and those before it, work no more.
+    # The step of the last code that was used: that code, and those before it, are rejected.
     last_step = models.BigIntegerField(default=0, db_default=0, editable=False)
 
     objects = TOTPQuerySet.as_manager()

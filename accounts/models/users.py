@@ -83,6 +83,11 @@ class User(AddressModel, CredentialsModel, FactorRecoveryModel, PermissionsMixin
                 *(OpClass(Upper(name), "gin_trgm_ops") for name in ("username", "email", "names")),
                 name="accounts_user_words",
             ),
+            models.Index(
+                fields=["id"],
+                condition=models.Q(has_second_factor=True),
+                name="accounts_user_second_factor",
+            ),
         ]
         constraints = [
             models.UniqueConstraint(

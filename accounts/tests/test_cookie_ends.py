@@ -15,18 +15,13 @@ from tests.rig.cookies import (
     assert_is_deleted,
     assert_is_in_the_cookie,
     assert_is_rejected,
+    enable,
 )
-
-LISTED = "https://app.example.com"
 
 
 @pytest.fixture(autouse=True)
 def enabled(settings: Settings) -> None:
-    settings.REFRESH_COOKIE = True
-    settings.REFRESH_GRACE = timedelta(0)
-    settings.CORS_ALLOWED_ORIGINS = [LISTED]
-    settings.PUBLIC_URL = "https://API.example.com:443/base"
-    settings.AUTH_RATE_LIMIT = (100, 60)
+    enable(settings)
 
 
 @pytest.fixture

@@ -1,26 +1,19 @@
 """A session by cookie that begins with a second factor or a passkey."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from pytest_django import Settings
 
 from accounts.models import TOTPDevice, User
-from tests.rig.cookies import Browser, assert_is_in_the_cookie, assert_is_rejected
+from tests.rig.cookies import Browser, assert_is_in_the_cookie, assert_is_rejected, enable
 from tests.rig.factors import begin_login, client_of, code_of, complete, enrol
 from tests.rig.passkeys import add_passkey, begin_sign_in
-
-LISTED = "https://app.example.com"
 
 
 @pytest.fixture(autouse=True)
 def enabled(settings: Settings) -> None:
-    settings.REFRESH_COOKIE = True
-    settings.REFRESH_GRACE = timedelta(0)
-    settings.CORS_ALLOWED_ORIGINS = [LISTED]
-    settings.PUBLIC_URL = "https://API.example.com:443/base"
-    settings.AUTH_RATE_LIMIT = (100, 60)
+    enable(settings)
 
 
 class TestFactors:

@@ -1,24 +1,16 @@
 """CORS with REFRESH_COOKIE: which pages may send the cookie, and where."""
 
-from datetime import timedelta
-
 import pytest
 from pytest_django import Settings
 
 from accounts.models import User
 from conftest import API
-from tests.rig.cookies import OWN, Browser
-
-LISTED = "https://app.example.com"
+from tests.rig.cookies import LISTED, OWN, Browser, enable
 
 
 @pytest.fixture(autouse=True)
 def enabled(settings: Settings) -> None:
-    settings.REFRESH_COOKIE = True
-    settings.REFRESH_GRACE = timedelta(0)
-    settings.CORS_ALLOWED_ORIGINS = [LISTED]
-    settings.PUBLIC_URL = "https://API.example.com:443/base"
-    settings.AUTH_RATE_LIMIT = (100, 60)
+    enable(settings)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The refresh token in a cookie (REFRESH_COOKIE)."""
 
 import uuid
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,24 +11,20 @@ from accounts.models import Session, User
 from conftest import API, PASSWORD
 from tests.rig.cookies import (
     COOKIE,
+    LISTED,
     OWN,
     Browser,
     assert_is_deleted,
     assert_is_in_the_cookie,
     assert_is_rejected,
+    enable,
 )
 from tests.service.test_project import CLOSED, operations
-
-LISTED = "https://app.example.com"
 
 
 @pytest.fixture(autouse=True)
 def enabled(settings: Settings) -> None:
-    settings.REFRESH_COOKIE = True
-    settings.REFRESH_GRACE = timedelta(0)
-    settings.CORS_ALLOWED_ORIGINS = [LISTED]
-    settings.PUBLIC_URL = "https://API.example.com:443/base"
-    settings.AUTH_RATE_LIMIT = (100, 60)
+    enable(settings)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pytest_django import Settings
 from accounts.encryption import encrypt
 from accounts.models import Event, RecoveryCode, Session, Ticket, TOTPDevice, User
 from accounts.models.changes import RowDeletedError
+from accounts.models.proofs import PASSWORD as PASSWORD_PROOF
 from conftest import API, PASSWORD, SignIn
 from tests.rig.factors import begin_login, client_of, code_of, complete, enrol, sign_in_with
 from tests.rig.lifecycle import (
@@ -247,6 +248,17 @@ class TestReset:
         assert complete(token, code_of(secret)).status_code == 200
         assert (stored(alice).has_second_factor, stored(alice).factor_reset_at) == (True, None)
 
+    def test_it_ends_with_the_last_factor_and_removes_no_later_one(self, alice: User) -> None:
+        _, codes = enrol(alice)
+        device = sign_in_with(codes[0])
+        alice.begin_factor_reset()
+        assert device.delete(f"{API}/users/me/totp").status_code == 204
+        enrol(stored(alice))
+        User.objects.exclude(factor_reset_at=None).update(factor_reset_at=Now())
+
+        assert login().json()["code"] == "mfa_required"
+        assert stored(alice).has_second_factor
+
     def test_the_link_of_its_notice_cancels_it(self, alice: User) -> None:
         enrol(alice)
         make_old()
@@ -267,6 +279,17 @@ class TestReset:
         alice.apply_due_factor_reset()
 
         assert stored(alice).has_second_factor
+
+    def test_of_two_sign_ins_at_once_both_succeed_when_it_is_due(self, alice: User) -> None:
+        enrol(alice)
+        User.objects.update(factor_reset_at=Now())
+        stale = stored(alice)
+        assert login().status_code == 200
+
+        stale.check_proof(PASSWORD_PROOF)
+
+        assert not stale.has_second_factor
+        assert Event.objects.filter(kind="factors_reset").count() == 1
 
     def test_the_command_resets_at_once(self, alice: User, capsys: Any) -> None:
         enrol(alice)
@@ -377,13 +400,15 @@ class TestInterplay:
 
     def test_the_password_page_of_the_console_is_no_way_round_the_factor(self, boss: User) -> None:
         enrol(boss)
-        form = {"username": "boss", "old_password": PASSWORD}
+        form = {"old_password": PASSWORD}
         form |= {"new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
+        browser = Client()
+        browser.force_login(boss)  # With a password alone.
 
-        page = Client().post("/admin/password_change/", form)
+        for client in (Client(), browser):
+            page = client.post("/admin/password_change/", form)
 
-        assert page.status_code == 200
-        assert "has a second factor" in page.content.decode()
+            assert page.url == "/admin/login/?next=/admin/password_change/"
         assert stored(boss).check_password(PASSWORD)
 
 

@@ -68,6 +68,12 @@ class TestEnrolment:
                 change(session=session)
         assert alice.recovery_codes_left == 10
 
+    def test_the_console_names_the_rows_without_a_secret(self, alice: User) -> None:
+        enrol(alice)
+
+        assert str(TOTPDevice.objects.get()) == "authenticator app of alice"
+        assert str(RecoveryCode.objects.first()) == "recovery code of alice"
+
 
 class TestSignIn:
     def test_it_needs_the_factor(self, alice: User) -> None:
@@ -78,15 +84,15 @@ class TestSignIn:
         assert Event.objects.filter(kind="refused").get().detail == "second factor required"
 
     def test_a_code_proves_it(self, alice: User) -> None:
-        secret, _ = enrol(alice)
+        code = code_of(enrol(alice)[0], 1)
 
-        session = Session.objects.start(alice, **SIGN_IN, proof=Code(code=code_of(secret, 1)))
+        session = Session.objects.start(alice, **SIGN_IN, proof=Code(code=code))
 
         session.refresh_from_db()
         assert session.methods == ["pwd", "otp", "mfa"]
         assert session.factor_added_at == TOTPDevice.objects.get().confirmed_at
         with pytest.raises(WrongCodeError):
-            Session.objects.reauthenticate(session, alice, proof=Code(code=code_of(secret, 1)))
+            Session.objects.reauthenticate(session, alice, proof=Code(code=code))
 
     def test_a_recovery_code_proves_it_once(self, alice: User) -> None:
         code = enrol(alice)[1][0]

@@ -315,7 +315,7 @@ class TestGuessing:
         assert complete(tickets(user, 1)[0], wrong_code_of(secret)).status_code == 401
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.django_db(transaction=True)
 def test_wrong_used_and_malformed_codes_take_equally_long(user: User) -> None:
     secret, codes = enrol(user)

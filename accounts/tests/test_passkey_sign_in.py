@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db.models.functions import Now
 from django.utils import timezone
+from prometheus_client import REGISTRY
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
@@ -294,6 +295,29 @@ class TestRejected:
 
         bodies = [{**response.json(), "request_id": ""} for response in responses]
         assert bodies == [bodies[0]] * 5
+
+
+class TestMetrics:
+    def test_uses_are_counted_by_their_outcome(self, device: APIClient) -> None:
+        passkey = add_passkey(device, counter=5)
+        before = uses()
+
+        device_of(passkey)
+        sign_in_with(passkey, signature=b"")
+        sign_in_with(passkey, counter=5)
+
+        assert {name: uses()[name] - before[name] for name in before} == {
+            "accepted": 1,
+            "refused": 1,
+            "cloned": 1,
+        }
+
+
+def uses() -> dict[str, float]:
+    name = "latchkey_passkeys_total"
+    outcomes = ["accepted", "refused", "cloned"]
+    values = [REGISTRY.get_sample_value(name, {"outcome": outcome}) for outcome in outcomes]
+    return dict(zip(outcomes, values, strict=True))
 
 
 class TestGuessing:

@@ -9,20 +9,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
-from accounts.authentication import TokenNotValid
-from accounts.models import (
-    ApiToken,
-    ApiTokenLimitError,
-    ApiTokenQuerySet,
-    EmailNotVerifiedError,
-    SecondFactorRequiredError,
-    Session,
-    StaleLoginError,
-)
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified, factor_added_since
+from accounts.models import ApiToken, ApiTokenQuerySet, Session
+from accounts.permissions import IsFresh, IsVerified
 from accounts.serializers.api_tokens import ApiTokenSerializer, NewApiTokenSerializer
 from accounts.views.lists import PersonalListMixin
-from accounts.views.responses import LimitReached
+from accounts.views.responses import LimitReached, changing_credentials
 from api.schema import problems
 
 
@@ -54,16 +45,8 @@ class ApiTokenViewSet(
 
     def perform_create(self, serializer: BaseSerializer[ApiToken]) -> None:
         user: Any = self.request.user
-        try:
+        with changing_credentials(user):
             serializer.save(user=user, session=self.request.auth)
-        except StaleLoginError as error:
-            raise TokenNotValid from error
-        except SecondFactorRequiredError as error:
-            raise factor_added_since(user) from error
-        except EmailNotVerifiedError as error:
-            raise EmailNotVerified from error
-        except ApiTokenLimitError as error:
-            raise LimitReached from error
 
     @extend_schema(responses={204: None})
     def destroy(self, request: Request, pk: str) -> Response:

@@ -1,6 +1,6 @@
 """Signing in and out, and staying signed in."""
 
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from drf_spectacular.types import OpenApiTypes
@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from accounts import tokens
 from accounts.authentication import TokenNotValid
-from accounts.failures import LoginFailures, counting
+from accounts.failures import count_completion, counting
 from accounts.models import (
     OutgoingEmail,
     PasswordChangeRequiredError,
@@ -24,7 +24,6 @@ from accounts.models import (
     StaleLoginError,
     Ticket,
     TicketError,
-    User,
     WrongCodeError,
     WrongPasskeyError,
     mfa_tickets,
@@ -109,9 +108,7 @@ class AuthViewSet(RefreshTokenMixin, PasswordActions, viewsets.GenericViewSet[Se
         return token_response(request, session, LoginResponseSerializer)
 
     def complete(self, request: Request, ticket: Ticket, proof: Proof) -> Session:
-        user, address = cast("User", ticket.user), request.META["REMOTE_ADDR"]
-        user.failures = LoginFailures(user, "", address, source=ticket.data["source"])
-        user.failures.count()
+        user = count_completion(ticket, request.META["REMOTE_ADDR"])
         with counting(user, proof):
             return start_session(request, user, proof)
 

@@ -1,7 +1,5 @@
 """The caller's second factors."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -12,17 +10,10 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import TokenNotValid
-from accounts.failures import LoginFailures, counting_codes
-from accounts.models import (
-    EmailNotVerifiedError,
-    SecondFactorRequiredError,
-    StaleLoginError,
-    User,
-    WrongCodeError,
-)
+from accounts.failures import counting_enrolment
+from accounts.models import User, WrongCodeError
 from accounts.models.totp import uri_of
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified, factor_added_since
+from accounts.permissions import IsFresh, IsVerified
 from accounts.serializers.factors import (
     FirstRecoveryCodesSerializer,
     RecoveryCodesSerializer,
@@ -30,18 +21,7 @@ from accounts.serializers.factors import (
     TOTPSerializer,
 )
 from accounts.serializers.fields import wrong_code
-
-
-@contextmanager
-def changing_factors(user: User) -> Iterator[None]:
-    try:
-        yield
-    except StaleLoginError as error:  # The session or the account changed since it was read.
-        raise TokenNotValid from error
-    except SecondFactorRequiredError as error:
-        raise factor_added_since(user) from error
-    except EmailNotVerifiedError as error:
-        raise EmailNotVerified from error
+from accounts.views.responses import changing_credentials
 
 
 @extend_schema(tags=["users"])
@@ -71,7 +51,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         newest secret counts. The token must be fresh, and the address verified.
         """
         user: Any = request.user
-        with changing_factors(user):
+        with changing_credentials(user):
             secret = user.begin_totp(session=request.auth)
         return created({"secret": secret, "uri": uri_of(secret, user)})
 
@@ -84,7 +64,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         With the last factor the recovery codes are removed too. The token must be fresh.
         """
         user: Any = request.user
-        with changing_factors(user):
+        with changing_credentials(user):
             if not user.remove_totp(session=request.auth):
                 raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -105,14 +85,11 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         serializer = TOTPConfirmationSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         user: Any = request.user
-        failures = LoginFailures(user, "", request.META["REMOTE_ADDR"])
-        failures.count()
         try:
-            with changing_factors(user), counting_codes(user):
+            with changing_credentials(user), counting_enrolment(user, request.META["REMOTE_ADDR"]):
                 codes = user.confirm_totp(serializer.validated_data["code"], session=request.auth)
         except WrongCodeError as error:
             raise ValidationError({"code": [wrong_code()]}) from error
-        failures.uncount()  # Not cleared: whoever enrols would have as many guesses again.
         return Response({"recovery_codes": codes})
 
     @extend_schema(
@@ -128,7 +105,7 @@ class FactorViewSet(viewsets.GenericViewSet[User]):
         They can never be read again. The token must be fresh.
         """
         user: Any = request.user
-        with changing_factors(user):
+        with changing_credentials(user):
             codes = user.replace_recovery_codes(session=request.auth)
         if not codes:
             raise NotFound

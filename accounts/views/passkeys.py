@@ -15,17 +15,9 @@ from rest_framework.response import Response
 from rest_framework.serializers import Serializer
 
 from accounts.authentication import TokenNotValid
-from accounts.models import (
-    EmailNotVerifiedError,
-    Passkey,
-    PasskeyLimitError,
-    SecondFactorRequiredError,
-    Session,
-    StaleLoginError,
-    TicketError,
-)
+from accounts.models import Passkey, Session, TicketError
 from accounts.models.passkeys import sign_in_options
-from accounts.permissions import EmailNotVerified, IsFresh, IsVerified, factor_added_since
+from accounts.permissions import IsFresh, IsVerified
 from accounts.serializers.auth import LoginResponseSerializer
 from accounts.serializers.passkeys import (
     NewPasskeySerializer,
@@ -36,7 +28,7 @@ from accounts.serializers.passkeys import (
 from accounts.serializers.webauthn import CreationOptionsSerializer, RequestOptionsSerializer
 from accounts.views.cookies import SET_COOKIE, token_response
 from accounts.views.lists import PersonalListMixin
-from accounts.views.responses import LimitReached
+from accounts.views.responses import LimitReached, changing_credentials
 from accounts.views.sign_in import start_session
 from accounts.webauthn import CredentialError
 from api.schema import problems
@@ -132,11 +124,10 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         require_passkeys()
         user: Any = request.user
         try:
-            return Response(Passkey.objects.begin_registration(user))
+            with changing_credentials(user):
+                return Response(Passkey.objects.begin_registration(user))
         except TicketError as error:  # Deactivated or deleted since the token was read.
             raise TokenNotValid from error
-        except PasskeyLimitError as error:
-            raise LimitReached from error
 
     @extend_schema(
         operation_id="users_me_passkeys_create",
@@ -160,33 +151,21 @@ class PasskeyViewSet(PersonalListMixin, viewsets.GenericViewSet[Passkey]):
         user: Any = request.user
         session: Any = request.auth
         try:
-            return Passkey.objects.register(user, credential, name, session=session)
+            with changing_credentials(user):
+                return Passkey.objects.register(user, credential, name, session=session)
         except CredentialError as error:
             raise ValidationError({"credential": [wrong_passkey()]}) from error
-        except StaleLoginError as error:
-            raise TokenNotValid from error
-        except SecondFactorRequiredError as error:
-            raise factor_added_since(user) from error
-        except EmailNotVerifiedError as error:
-            raise EmailNotVerified from error
-        except PasskeyLimitError as error:
-            raise LimitReached from error
 
     @extend_schema(responses={204: None, 403: None})
     def destroy(self, request: Request, pk: Any) -> Response:
         """
         Remove one of the caller's passkeys.
 
-        The access token must be fresh. With the last factor the recovery codes go too.
+        The access token must be fresh. With the last factor the recovery codes are removed too.
         """
         user: Any = request.user
         session: Any = request.auth
-        try:
-            removed = Passkey.objects.remove(user, pk, session=session)
-        except StaleLoginError as error:
-            raise TokenNotValid from error
-        except SecondFactorRequiredError as error:
-            raise factor_added_since(user) from error
-        if not removed:
-            raise NotFound
+        with changing_credentials(user):
+            if not Passkey.objects.remove(user, pk, session=session):
+                raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)

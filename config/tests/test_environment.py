@@ -81,6 +81,7 @@ from ops import files
         ("DATABASE_URL", "postgres://user:p@ss@host/name"),
         ("DATABASE_URL", f"postgres://user:word@host/{'n' * 64}"),
         ("ADMIN_PATH", "mail"),
+        ("ADMIN_PATH", "example"),
         ("API_TOKEN_PREFIX", "l_k"),
         ("API_TOKEN_PREFIX", "lk-"),
         ("API_TOKEN_PREFIX", "ключ"),
@@ -126,6 +127,7 @@ from ops import files
         ("MEDIA_BUCKET", "s3://media"),
         ("MEDIA_BUCKET", "Media"),
         ("REGISTRATION", "closed"),
+        ("STAFF_MFA", "true"),
         ("RESET_MINUTES", "4"),
         ("RESET_MINUTES", "121"),
         ("FRESH_MINUTES", "0"),
@@ -594,7 +596,7 @@ def test_deployments_on_one_redis_do_not_share_counts(monkeypatch: pytest.Monkey
     assert prefix(DATABASE_URL="postgres://latchkey:other@127.0.0.1:1/latchkey") == first
 
 
-def test_debug_loosens_cookies_and_hsts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_loosens_cookies_hsts_and_second_factors(monkeypatch: pytest.MonkeyPatch) -> None:
     strict, loose = load(monkeypatch), load(monkeypatch, DEBUG="true")
 
     assert strict["SESSION_COOKIE_SECURE"]
@@ -604,6 +606,7 @@ def test_debug_loosens_cookies_and_hsts(monkeypatch: pytest.MonkeyPatch) -> None
     assert not loose["SESSION_COOKIE_SECURE"]
     assert not loose["SECURE_HSTS_SECONDS"]
     assert loose["LOG_FORMAT"] == "console"
+    assert (strict["STAFF_MFA"], loose["STAFF_MFA"]) == ("required", "optional")
 
 
 def test_a_proxy_is_trusted_only_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,13 @@ def links(page: str) -> set[str]:
 
 @pytest.mark.parametrize(
     ("is_development", "is_enabled", "more"),
-    [(False, True, set()), (True, True, {"/admin/", "/mail"}), (True, False, {"/mail"})],
+    [
+        (False, True, set()),
+        (True, True, {"/admin/", "/example/", "/mail"}),
+        (True, False, {"/example/", "/mail"}),
+    ],
 )
-def test_the_start_page_links_the_console_and_emails_in_development_only(
+def test_the_start_page_links_the_console_the_example_and_emails_in_development_only(
     client: APIClient, settings: Settings, is_development: bool, is_enabled: bool, more: set[str]
 ) -> None:
     settings.DEBUG, settings.ADMIN_ENABLED = is_development, is_enabled
@@ -37,6 +41,32 @@ def test_the_links_of_the_start_page_work(client: APIClient, settings: Settings,
 
     for path in links(client.get("/").content.decode()):
         assert client.get(path, follow=True).status_code == 200, path
+
+
+EXAMPLE = ["", "verify-email", "invite", "app.js", "style.css", "latchkey.js"]
+
+
+@pytest.mark.parametrize("name", EXAMPLE)
+def test_the_example_is_served_in_development_only(
+    client: APIClient, settings: Settings, name: str
+) -> None:
+    assert client.get(f"/example/{name}").status_code == 404
+    settings.DEBUG = True
+
+    response = client.get(f"/example/{name}")
+
+    assert response.status_code == 200
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert client.post(f"/example/{name}").status_code == 405
+
+
+def test_nothing_else_is_served_below_the_example(client: APIClient, settings: Settings) -> None:
+    assert client.get("/example").status_code == 404
+    settings.DEBUG = True
+
+    assert client.get("/example").headers["Location"] == "/example/"
+    for name in ("nothing.js", "..%2Fapp.js", "schema.d.ts", "index.html%00"):
+        assert client.get(f"/example/{name}").status_code in {400, 404}, name
 
 
 @pytest.mark.parametrize("path", ["/api/v1", "/api/v1/"])

@@ -15,9 +15,10 @@ from django.test import Client
 from django.urls import reverse
 
 from accounts.models import User
-from conftest import SignIn
+from conftest import PASSWORD, SignIn
 from console.filters import LOOKUPS
 from tests.articles.models import Article
+from tests.rig.factors import enrol
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.heavy]
 
@@ -185,17 +186,26 @@ def test_a_page_of_the_site_is_rejected_or_shown(console: Client) -> None:
     check(((path, console.get(path)) for path in paths), {200, 301, 302, 400, 403, 404})
 
 
-@pytest.mark.parametrize("page", ["login", "password_change"])
-def test_a_form_without_a_session_is_rejected_or_shown_again(page: str, settings: Any) -> None:
+@pytest.mark.parametrize("page", ["login", "login/second-factor", "login/password"])
+def test_a_form_of_the_sign_in_is_rejected_or_shown_again(
+    make_user: Any, page: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.AUTH_RATE_LIMIT = settings.LOGIN_FAILURE_LIMIT = (1_000_000, 60)
-    stranger = Client(raise_request_exception=False)
-    names = ["username", "password", "old_password", "new_password1", "new_password2", "next"]
-    known = dict.fromkeys(names, "a rainy night in June")
+    settings.CODE_FAILURE_LIMIT = (1_000_000, 60)
+    monkeypatch.setattr("accounts.models.mfa_tickets.TRIES", 1_000)
+    enrol(make_user("susan", is_staff=True))
+    make_user("carol", is_staff=True, must_change_password=True)
+    browser = Client(raise_request_exception=False)
+    name = "carol" if page.endswith("password") else "susan"
+    browser.post("/admin/login/", {"username": name, "password": PASSWORD})
+    names = ["username", "password", "code", "credential", "next"]
+    known = dict.fromkeys([*names, "new_password1"], "a rainy night in June")
     texts = [value.replace("\ud800", "") for value in VALUES]
     bodies = [known | {name: text} for name, text in zip(itertools.cycle(names), texts * 3)]
+    bodies += [{name: text} for name in ("code", "credential") for text in texts]
 
     check(
-        ((f"{page} {body}", stranger.post(f"/admin/{page}/", body)) for body in bodies),
+        ((f"{page} {body}", browser.post(f"/admin/{page}/", body)) for body in bodies),
         {200, 400},
     )
 

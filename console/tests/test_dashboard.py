@@ -45,6 +45,7 @@ def test_numbers_after_known_events(browser: Client, user: User, sign_in: SignIn
     assert numbers() == {
         "Active sessions": 1,
         "Users signed in": 1,
+        "With a second factor": 0,
         "Sign-ins": 2,
         "Rejected": 3,
         "Replays": 1,
@@ -70,7 +71,8 @@ def test_each_number_leads_to_its_list(browser: Client, user: User, sign_in: Sig
         if "session" in number.url:
             continue
         listed = browser.get(number.url).content.decode()
-        assert f"{number.value} event" in listed
+        rows = "user" if "accounts/user" in number.url else "event"
+        assert f"{number.value} {rows}" in listed
     for _, rows in shown["most_rejected"]:
         assert "1 event" in browser.get(rows[0][2]).content.decode()
 

@@ -141,8 +141,8 @@ export class Latchkey {
   }
 
   /**
-   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`, whose
-   * `problem` `completeLogin` takes.
+   * Sign in and return the user. A user with a second factor gets an ApiError with the code `mfa_required`; its
+   * `problem` has the `mfa_token` for `completeLogin`, and `methods`.
    */
   login(identity, password, options) {
     return this.#begin("/auth/login", { identity, password }, options);
@@ -176,7 +176,7 @@ export class Latchkey {
   #begin(path, proof, options) {
     // Alone, so that no refresh of another tab sets the cookie of an earlier session afterwards.
     const begin = async () => {
-      const { user, ...pair } = await this.#send("POST", path, this.#wanting(proof), options);
+      const { user, ...pair } = await this.#send("POST", path, this.#withCookie(proof), options);
       const replaced = await this.store.get();
       await this.store.set(pair);
       if (replaced) this.#channel?.postMessage("signed out");
@@ -289,7 +289,7 @@ export class Latchkey {
     return this.#authorized(options, (access) => {
       const rotation = this.#alone(async () => {
         const signal = rotationSignal();
-        const body = this.#wanting(proof);
+        const body = this.#withCookie(proof);
         const fresh = await this.#send("POST", "/auth/reauthenticate", body, { access, signal });
         await this.#replace(fresh, fresh);
       });
@@ -379,7 +379,7 @@ export class Latchkey {
   }
 
   /** Return a body that asks for the refresh token in the cookie, if that is where it is kept. */
-  #wanting(body) {
+  #withCookie(body) {
     return this.#cookie ? { ...body, cookie: true } : body;
   }
 

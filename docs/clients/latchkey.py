@@ -88,16 +88,15 @@ class Latchkey:
         """
         Sign in and return the user.
 
-        A user with a second factor gets an ApiError with the code `mfa_required`, whose `problem`
-        `complete_login` takes.
+        A user with a second factor gets an ApiError with the code `mfa_required`; its `problem` has
+        the `mfa_token` for `complete_login`.
         """
         body = {"identity": identity, "password": password}
         return self.sign_in(self.anonymously("/auth/login", body))
 
-    def complete_login(self, problem: Json, code: str) -> Json:
-        """Complete a login by a code, of an authenticator app or for recovery; return the user."""
-        body = {"mfa_token": problem["mfa_token"], "code": code}
-        return self.sign_in(self.anonymously("/auth/mfa", body))
+    def complete_login(self, mfa_token: str, **proof: str) -> Json:
+        """Prove a second factor by `code`, of an authenticator app or for recovery."""
+        return self.sign_in(self.anonymously("/auth/mfa", {"mfa_token": mfa_token, **proof}))
 
     def sign_in(self, pair: Pair) -> Json:
         user: Json = pair.pop("user")

@@ -46,7 +46,7 @@ class TestDoctor:
     def test_a_healthy_machine(self, db: None) -> None:
         output = run("doctor")
 
-        assert output.count("  ok      ") == 5
+        assert output.count("  ok      ") == 6
         assert output.endswith("All checks passed.\n")
 
     def test_an_invalid_configuration_skips_the_other_checks(self, settings: Settings) -> None:

@@ -101,6 +101,7 @@ def test_every_series_of_a_counter_and_the_places_have_a_value_from_the_start(
     for metric, labels in {
         "latchkey_logins_total": ("accepted", "refused", "limited", "busy"),
         "latchkey_codes_total": ("accepted", "refused", "limited"),
+        "latchkey_passkeys_total": ("accepted", "refused", "cloned"),
         "latchkey_refreshes_total": ("rotated", "grace", "replayed", "refused"),
         "latchkey_events_total": Event.Kind.values,
         "latchkey_api_tokens_presented_total": ("accepted", "refused", "denied"),

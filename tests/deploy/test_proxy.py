@@ -305,7 +305,10 @@ class TestService:
         assert signed_in.headers["Location"] in {"/admin/", f"{origin}/admin/"}
         assert other_port.status == 403
         cookies = "; ".join(c.partition(";")[0] for c in signed_in.headers.get_all("Set-Cookie"))
-        assert client.request("GET", "/admin/", Cookie=cookies).status == 200
+        # Staff add a second factor before anything else.
+        first = client.request("GET", "/admin/", Cookie=cookies)
+        assert first.headers["Location"] in {"/admin/factors/", f"{origin}/admin/factors/"}
+        assert client.request("GET", "/admin/factors/", Cookie=cookies).status == 200
 
     def test_a_session_by_cookie_has_the_public_origin(self, client: Client, port: int) -> None:
         login = {"identity": "boss", "password": PASSWORD, "cookie": True}

@@ -1,7 +1,9 @@
 """A page that keeps its refresh token in a cookie."""
 
+from datetime import timedelta
 from typing import Any
 
+from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts import tokens
@@ -9,6 +11,16 @@ from conftest import API, PASSWORD
 
 COOKIE = "__Host-refresh"
 OWN = "https://testserver"
+LISTED = "https://app.example.com"
+
+
+def enable(settings: Settings) -> None:
+    """Offer the cookie, to pages of OWN and LISTED."""
+    settings.REFRESH_COOKIE = True
+    settings.REFRESH_GRACE = timedelta(0)
+    settings.CORS_ALLOWED_ORIGINS = [LISTED]
+    settings.PUBLIC_URL = "https://API.example.com:443/base"
+    settings.AUTH_RATE_LIMIT = (100, 60)
 
 
 class Browser(APIClient):

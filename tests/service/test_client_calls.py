@@ -192,9 +192,7 @@ def test_a_login_without_the_factor_states_what_continues_it(run: Run, script: S
 def test_the_second_step_of_a_login_signs_in(node: Run, script: Script) -> None:
     script.responses = [Response(200, {**LATER, "user": {"id": 1}})]
 
-    outcome = node(
-        script.base, [None], 'return api.completeLogin({ mfa_token: "ticket" }, "123456")'
-    )
+    outcome = node(script.base, [None], 'return api.completeLogin("ticket", { code: "123456" })')
 
     assert (outcome["result"], outcome["stored"]) == ({"id": 1}, LATER)
     assert script.sent == [("POST", "/auth/mfa", None)]
@@ -205,7 +203,7 @@ def test_the_second_step_of_a_login_signs_in_with_python(script: Script) -> None
     api = latchkey.Latchkey(script.base)
     script.responses = [Response(200, {**LATER, "user": {"id": 1}})]
 
-    assert api.complete_login({"mfa_token": "ticket"}, "123456") == {"id": 1}
+    assert api.complete_login("ticket", code="123456") == {"id": 1}
     assert api.pair == LATER
     assert script.requests[0].body == {"mfa_token": "ticket", "code": "123456"}
 

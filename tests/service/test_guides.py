@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import get_commands
 
+from api.views import schema
+from conftest import API
 from tests.rig.clients import CLIENTS, needs_node
 from tests.rig.gunicorn import Server, serve
 from tests.rig.machine import ROOT
@@ -170,6 +173,32 @@ def test_the_readme(server: Server) -> None:
     assert [response["id"] for response in responses[:2]] == [responses[0]["id"]] * 2
     assert len(codes) >= 6
     assert codes == [None] * (len(codes) - 2) + ["token_not_valid"] * 2
+
+
+def test_the_readme_lists_every_route_of_accounts_and_every_command() -> None:
+    readme = (ROOT / "README.md").read_text()
+    routes = [path.removeprefix(API) for path in json.loads(schema())["paths"]]
+    commands = [name for name, app in get_commands().items() if app in {"accounts", "ops"}]
+    commands.remove("changepassword")  # Django's
+
+    assert len(routes) > len(commands) > 8
+    own = [route for route in routes if route.startswith(("/auth/", "/users"))]
+    assert [route for route in own if f"`{route}`" not in readme] == []
+    assert [name for name in commands if name not in readme] == []
+
+
+def test_decisions_are_numbered_in_order() -> None:
+    text = (ROOT / "docs/decisions.md").read_text()
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)]
+
+    assert numbers == [*range(1, len(numbers) + 1)]
+
+
+def test_no_entry_of_the_changelog_stands_twice() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    entries = [line for line in lines if line.startswith("- ")]
+
+    assert len(entries) == len(set(entries))
 
 
 GUIDES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError
+from django.http import HttpResponseNotModified
+from django.test import RequestFactory
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from accounts.models import User
+from api.middleware import ResponseHeadersMiddleware
 from conftest import API, SignIn
 
 ORIGIN = "https://app.example.com"
@@ -208,6 +211,14 @@ class TestPages:
         assert response.headers["X-Frame-Options"] == "DENY"
         assert "'unsafe" not in response.headers["Content-Security-Policy"]
         assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+    def test_a_page_that_a_browser_has_stored_keeps_its_policy(self, rf: RequestFactory) -> None:
+        """A browser takes the headers of a 304 over into what it has stored."""
+        middleware = ResponseHeadersMiddleware(lambda request: HttpResponseNotModified())
+
+        response = middleware(rf.get("/"))
+
+        assert "Content-Security-Policy" not in response.headers
 
     def test_the_pages_files_are_served_without_collectstatic(
         self, client: APIClient, db: None
