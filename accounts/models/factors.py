@@ -96,7 +96,9 @@ class FactorsModel(ChangesModel):
 
         Raises StaleLoginError and EmailNotVerifiedError.
         """
-        return TOTPDevice.objects.begin(self.lock_to_add_factor(session))
+        user = cast("User", self).lock_verified()
+        self.check_addition(user, session)
+        return TOTPDevice.objects.begin(user)
 
     @transaction.atomic
     def confirm_totp(self, code: str, *, session: Session | None) -> list[str] | None:
@@ -106,11 +108,13 @@ class FactorsModel(ChangesModel):
         Returns recovery codes if it is the first factor. Raises WrongCodeError, also where nothing
         is pending, StaleLoginError and EmailNotVerifiedError.
         """
-        user = self.lock_to_add_factor(session)
+        user = cast("User", self).lock_verified()
         device = user.totp_devices.pending().first()
         step = step_of(device.secret, normal_form(code), user.now) if device else NEVER
+        # Before the session: of several requests with one code, all but the first have used it.
         if device is None or step == NEVER:
             raise WrongCodeError
+        self.check_addition(user, session)
         if user.totp_devices.confirmed().delete()[0]:
             Event.objects.record(Event.Kind.FACTOR_REMOVED, user, session=session, detail="totp")
         device.confirm(step, user.now)
@@ -138,18 +142,29 @@ class FactorsModel(ChangesModel):
         return RecoveryCode.objects.replace(user)
 
     def lock_to_change_factors(self, session: Session | None) -> "User":
-        """
-        Lock the row; raises StaleLoginError where the session or the account has changed.
-
-        Raises SecondFactorRequiredError where the session lacks the factor. A session of the
-        console has none of the API's: it belongs to the epoch of this user.
-        """
+        """Lock the row; raises StaleLoginError where the account has changed, and as below."""
         user = cast("User", self).lock_verified()
+        self.check_change(user, session)
+        return user
+
+    def check_change(self, user: "User", session: Session | None) -> None:
+        """
+        Raise StaleLoginError where the session has ended, while `user` is the locked row.
+
+        A session of the console has none of the API's: it belongs to the epoch of this user. Raises
+        SecondFactorRequiredError as `check_session` does.
+        """
         if session:
             user.check_session(session)
         elif user.session_epoch != self.session_epoch:
             raise StaleLoginError
-        return user
+
+    def check_addition(self, user: "User", session: Session | None) -> None:
+        """Raise EmailNotVerifiedError where the user can add no factor, and as `check_change`."""
+        self.check_change(user, session)
+        # Staff accounts are made by staff, and the service may have no email.
+        if not (user.email_verified or user.is_staff):
+            raise EmailNotVerifiedError
 
     def check_session(self, session: Session) -> None:
         """
@@ -163,13 +178,6 @@ class FactorsModel(ChangesModel):
         if methods is None:
             raise StaleLoginError
         Proof(tuple(methods)).use(cast("User", self))
-
-    def lock_to_add_factor(self, session: Session | None) -> "User":
-        user = self.lock_to_change_factors(session)
-        # Staff accounts are made by staff, and the service may have no email.
-        if not (user.email_verified or user.is_staff):
-            raise EmailNotVerifiedError
-        return user
 
     def add_factor(self, user: "User", kind: str, *, session: Session | None) -> list[str] | None:
         """

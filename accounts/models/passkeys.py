@@ -98,10 +98,11 @@ class PasskeyQuerySet(models.QuerySet["Passkey"]):
             challenge = find_challenge(credential, REGISTRATION, user)
             registered = webauthn.verify_registration(credential)
             with transaction.atomic():
-                locked = user.lock_to_add_factor(session)
+                locked = user.lock_verified()
+                challenge.use_locked()
+                user.check_addition(locked, session)
                 if self.filter(user=locked).count() >= MAXIMUM:
                     raise PasskeyLimitError
-                challenge.use_locked()
                 passkey = self.create(user=locked, name=name, **vars(registered))
                 passkey.recovery_codes = user.add_factor(locked, "passkey", session=session)
         except (TicketError, IntegrityError) as error:  # Another user has a passkey of this id.
