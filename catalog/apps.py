@@ -13,5 +13,5 @@ class CatalogConfig(AppConfig):
         from catalog.models import Product
         from catalog.serializers import ProductSerializer
 
-        products = Product.objects.filter(owner=user).defer("search_text")
-        yield "products", rows(products.order_by("created_at", "pk"), ProductSerializer)
+        owned = Product.objects.filter(owner=user).order_by("created_at", "pk")
+        yield "products", rows(owned.defer("search_text"), ProductSerializer)

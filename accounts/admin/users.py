@@ -246,32 +246,32 @@ class UserAdmin(FactorActions, DjangoUserAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         """Show with a user where they are signed in, and what happened lately."""
-        if user := context.get("original"):
-            sees = request.user.has_perm
-            sessions = user.sessions.active().order_by("-last_used_at", "-pk")
-            events = Event.objects.filter(user_id=user.pk).order_by("-created_at", "-pk")
-            emails = user.emails.order_by("-created_at", "-pk")[:SHOWN]
-            context |= {
-                "sessions": sessions[:SHOWN] if sees("accounts.view_session") else None,
-                "session_count": self.get_paginator(request, sessions, SHOWN).count,
-                "api_tokens": (
-                    user.api_tokens.active().order_by("-created_at", "-pk")
-                    if sees("accounts.view_apitoken")
-                    else None
-                ),
-                "may_end_api_tokens": may_end(request),
-                "related_lists": list(self.related_lists(request, user)),
-                "events": events[:SHOWN] if sees("accounts.view_event") else None,
-                "emails": (
-                    [(email, state_tag(email)) for email in emails]
-                    if sees("accounts.view_outgoingemail")
-                    else None
-                ),
-                "factors": self.factors_of(request, user),
-                "email_enabled": settings.EMAIL_ENABLED,
-                "may_end": self.has_end_permission(request),
-                "may_change": self.has_change_permission(request, user),
-            }
+        user = context["original"]
+        sees = request.user.has_perm
+        sessions = user.sessions.active().order_by("-last_used_at", "-pk")
+        events = Event.objects.filter(user_id=user.pk).order_by("-created_at", "-pk")
+        emails = user.emails.order_by("-created_at", "-pk")[:SHOWN]
+        context |= {
+            "sessions": sessions[:SHOWN] if sees("accounts.view_session") else None,
+            "session_count": self.get_paginator(request, sessions, SHOWN).count,
+            "api_tokens": (
+                user.api_tokens.active().order_by("-created_at", "-pk")
+                if sees("accounts.view_apitoken")
+                else None
+            ),
+            "may_end_api_tokens": may_end(request),
+            "related_lists": list(self.related_lists(request, user)),
+            "events": events[:SHOWN] if sees("accounts.view_event") else None,
+            "emails": (
+                [(email, state_tag(email)) for email in emails]
+                if sees("accounts.view_outgoingemail")
+                else None
+            ),
+            "factors": self.factors_of(request, user),
+            "email_enabled": settings.EMAIL_ENABLED,
+            "may_end": self.has_end_permission(request),
+            "may_change": self.has_change_permission(request, user),
+        }
         return super().render_change_form(request, context, *args, **kwargs)
 
     def related_lists(self, request: HttpRequest, user: User) -> Iterator[dict[str, Any]]:

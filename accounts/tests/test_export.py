@@ -129,6 +129,7 @@ class TestContent:
         token = issue_token(user, name="Nightly report")
         device = sign_in(user)
         passkey = add_passkey(device)
+        user.refresh_from_db()
         codes = user.replace_recovery_codes(session=None)
 
         assert device.get(EXPORT).status_code == 403

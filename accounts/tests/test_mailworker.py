@@ -249,7 +249,7 @@ class TestOnce:
         assert emails.get().attempts == 0
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> bool:
     until = time.monotonic() + seconds
     while not (result := condition()) and time.monotonic() < until:
         time.sleep(0.05)

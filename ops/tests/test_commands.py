@@ -12,6 +12,7 @@ from accounts.demo import PASSWORD
 from accounts.models import Event, Session, User
 from conftest import SignIn
 from ops.management.commands import doctor
+from tests.rig.factors import enrol
 
 
 def run(*command: str) -> str:
@@ -48,6 +49,15 @@ class TestDoctor:
 
         assert output.count("  ok      ") == 6
         assert output.endswith("All checks passed.\n")
+
+    def test_secrets_of_apps_under_a_former_secret_are_counted(
+        self, user: User, settings: Settings
+    ) -> None:
+        enrol(user)
+        settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+        settings.SECRET_KEY = "n" * 64
+
+        assert "1 secret(s) under a former SECRET; run manage.py rotatefactors" in run("doctor")
 
     def test_an_invalid_configuration_skips_the_other_checks(self, settings: Settings) -> None:
         settings.SECRETS = {**settings.SECRETS, "SECRET": ["weak"]}

@@ -40,7 +40,9 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o711)
         monkeypatch.setattr(servers, "SHARED", Path(directory) / "latchkey")
+        servers.programs.cache_clear()
         yield Path(directory) / "latchkey"
+        servers.programs.cache_clear()
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_every_series_of_a_counter_and_the_places_have_a_value_from_the_start(
     places = min(settings.HASHING_PLACES, settings.WEB_THREADS - FREE_THREADS)
     both = len(workers(watched)) * places
 
-    assert wait_until(lambda: watched.read()["latchkey_hashing_places",] == both, seconds=20) < 20
+    assert wait_until(lambda: watched.read()["latchkey_hashing_places",] == both, seconds=60) < 60
     samples = watched.read()
     for metric, labels in {
         "latchkey_logins_total": ("accepted", "refused", "limited", "busy"),
