@@ -14,11 +14,8 @@ INSTALL = (while sleep 1 && kill -0 $$$$; do printf .; done) 2> /dev/null & \
 		|| { echo; echo "Could not install; a network and Python's venv module" \
 			"(apt install python3-venv) are needed. Then run this again."; exit 1; }; \
 	echo " done."
-# Two workers for each processor, because tests wait for servers, browsers and commands. `-n` is not
-# used, because its workers would be without `-X dev`.
-PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
-WORKER := $(PROCESSORS)*popen//python=$(VENV)/bin/python -X dev
-PARALLEL := --dist worksteal --tx '$(WORKER)' --tx '$(WORKER)'
+# A worker for each processor. `-n` is not used, because its workers would be without `-X dev`.
+PARALLEL := --dist worksteal --tx '$(shell getconf _NPROCESSORS_ONLN)*popen//python=$(VENV)/bin/python -X dev'
 
 .DEFAULT_GOAL := help
 .PHONY: help run fix quick test faults bench scale matrix check secrets lock upgrade clean

@@ -100,8 +100,8 @@ def test_enrolment_of_an_app_by_mouse(page: Page, server: Server, boss: User) ->
     page.get_by_role("textbox", name="Code").fill(code_of(secret))
     page.get_by_role("button", name="Confirm").click()
 
+    expect(page.locator(".codes code")).to_have_count(10)
     codes = page.locator(".codes code").all_inner_texts()
-    assert len(codes) == 10
     assert fits(page)
     page.get_by_role("button", name="Continue").click()
     expect(page.locator(".codes")).to_be_visible()  # The box must be ticked first.

@@ -94,9 +94,11 @@ def test_every_series_of_a_counter_and_the_places_have_a_value_from_the_start(
 ) -> None:
     """Without a sample before the first event, `increase` misses that event."""
     places = min(settings.HASHING_PLACES, settings.WEB_THREADS - FREE_THREADS)
-    both = len(workers(watched)) * places
 
-    assert wait_until(lambda: watched.read()["latchkey_hashing_places",] == both, seconds=60) < 60
+    def has_all_places() -> bool:
+        return watched.read()["latchkey_hashing_places",] == len(workers(watched)) * places
+
+    assert wait_until(has_all_places, seconds=60) < 60
     samples = watched.read()
     for metric, labels in {
         "latchkey_logins_total": ("accepted", "refused", "limited", "busy"),
