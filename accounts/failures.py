@@ -24,7 +24,7 @@ from accounts.models import (
     User,
     WrongCodeError,
 )
-from accounts.models.factors import Code
+from accounts.models.codes import Code
 
 ADDRESS_MEMORY = timedelta(days=30)
 STRANGERS = "strangers"
@@ -200,7 +200,7 @@ def counting_enrolment(user: User, address: str) -> Iterator[None]:
     """
     Count a code that confirms an authenticator app as long as it is not right.
 
-    A right one does not clear the failures: whoever enrols would have as many guesses again.
+    A right one does not clear the failures: each enrolment would give as many guesses again.
     """
     failures = LoginFailures(user, "", address)
     failures.count()

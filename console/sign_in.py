@@ -38,7 +38,7 @@ from accounts.models import (
     mfa_tickets,
 )
 from accounts.models.access import granting_access
-from accounts.models.factors import Code
+from accounts.models.codes import Code
 from accounts.models.passkeys import second_factor_options
 from accounts.models.proofs import PASSWORD
 from accounts.models.recovery_codes import LONGEST_CODE

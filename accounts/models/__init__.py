@@ -1,9 +1,9 @@
 from accounts.models.access import PasswordChangeRequiredError
 from accounts.models.addresses import AddressReservedError, EmailNotVerifiedError
 from accounts.models.api_tokens import ApiToken, ApiTokenLimitError, ApiTokenQuerySet
+from accounts.models.codes import WrongCodeError
 from accounts.models.credentials import PasswordUnchangedError, StaleLoginError
 from accounts.models.events import Event
-from accounts.models.factors import WrongCodeError
 from accounts.models.invitations import Invitation
 from accounts.models.managers import UserQuerySet
 from accounts.models.outbox import OutgoingEmail

@@ -5,16 +5,15 @@ Every change happens while the user's row is locked, so `has_second_factor` is w
 and a request can read it from its user without a query.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from django.db import models, transaction
-from django.db.models import Exists, F, FilteredRelation, OuterRef
+from django.db.models import Exists, F, OuterRef
 
-from accounts.models.access import RejectedError
 from accounts.models.addresses import EmailNotVerifiedError
 from accounts.models.changes import ChangesModel
+from accounts.models.codes import WrongCodeError
 from accounts.models.credentials import StaleLoginError
 from accounts.models.events import Event
 from accounts.models.outbox import OutgoingEmail
@@ -34,12 +33,6 @@ METHODS: dict[str, models.QuerySet[Any]] = {
     "recovery_code": RecoveryCode.objects.unused(),
     "passkey": Passkey.objects.all(),
 }
-
-
-class WrongCodeError(RejectedError):
-    """The code is wrong, was used before, or is malformed."""
-
-    reason = "wrong code"
 
 
 class FactorsModel(ChangesModel):
@@ -278,28 +271,3 @@ def end_weaker_sessions(user: "User", *, keep: Session | None) -> None:
     """End the sessions, except one, that were signed in without a second factor."""
     sessions = user.sessions.active().exclude(methods__contains=[MFA])
     (sessions.exclude(pk=keep.pk) if keep else sessions).end(Session.Reason.FACTOR)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Code(Proof):
-    """The password, and a code of a factor, which is used up together with the ticket."""
-
-    methods: tuple[str, ...] = ("pwd", "otp", MFA)
-    code: str
-    ticket: Ticket | None = None
-
-    def columns(self) -> dict[str, Any]:
-        is_confirmed = models.Q(totp_devices__confirmed_at__isnull=False)
-        return {
-            "device": FilteredRelation("totp_devices", condition=is_confirmed),
-            "totp_id": F("device__id"),
-            "totp_secret": F("device__secret"),
-            "totp_confirmed_at": F("device__confirmed_at"),
-        }
-
-    def use(self, user: "User") -> Proof:
-        """Raises WrongCodeError, and TicketError where the ticket has ended meanwhile."""
-        added_at = user.use_code(self.code)
-        if self.ticket:
-            self.ticket.use_locked()
-        return Proof(self.methods, added_at)

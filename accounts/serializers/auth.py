@@ -15,7 +15,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from accounts import passkeys, tokens
 from accounts.identities import LONGEST_EMAIL
 from accounts.models import Event, PasskeyProof, Proof, Session, Ticket, User
-from accounts.models.factors import Code
+from accounts.models.codes import Code
 from accounts.models.proofs import PASSWORD
 from accounts.rejections import require_factor
 from accounts.serializers.fields import (

@@ -16,7 +16,7 @@ from accounts.models import (
     User,
     WrongCodeError,
 )
-from accounts.models.factors import Code
+from accounts.models.codes import Code
 from conftest import SignIn
 from tests.rig.factors import code_of, enrol
 
