@@ -1,4 +1,4 @@
-"""Fixtures that run the clients of docs/clients against scripted responses."""
+"""A user of served processes, and the clients of docs/clients against scripted responses."""
 
 import functools
 import json
@@ -9,8 +9,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pytest_django import Settings
 
+from accounts.models import User
+from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from tests.rig.clients import ALICE, CLIENTS, NODE, Run, Script, call_node, call_python, needs_node
+
+
+@pytest.fixture
+def alice(
+    transactional_db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, make_user: Any
+) -> User:
+    """A user whose password the service can verify."""
+    settings.PASSWORD_HASHERS = ["accounts.passwords.BoundedBCryptSHA256PasswordHasher"]
+    monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 4)
+    user: User = make_user("alice")
+    return user
 
 
 @pytest.fixture

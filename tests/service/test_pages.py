@@ -16,7 +16,6 @@ from playwright.sync_api import Browser, Page, Route, expect
 from pytest_django import Settings
 
 from accounts.models import Event, OutgoingEmail, Session, Ticket, User
-from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from config import urls
 from conftest import PASSWORD, find_tickets
 from tests.rig.browser import PHONE, chromium, needs_chromium
@@ -58,17 +57,6 @@ def server(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> I
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture
-def alice(
-    transactional_db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, make_user: Any
-) -> User:
-    """A user whose password the service can verify."""
-    settings.PASSWORD_HASHERS = ["accounts.passwords.BoundedBCryptSHA256PasswordHasher"]
-    monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 4)
-    user: User = make_user("alice")
-    return user
 
 
 @pytest.fixture

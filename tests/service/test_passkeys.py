@@ -10,10 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from django.db.models.functions import Now
 from playwright.sync_api import Browser, Error, Page, Route
-from pytest_django import Settings
 
 from accounts.models import Event, Passkey, Session, Ticket, User
-from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from conftest import PASSWORD
 from tests.rig.browser import chromium, needs_chromium
 from tests.rig.clients import CLIENTS
@@ -50,15 +48,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def alice(
-    transactional_db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, make_user: Any
-) -> User:
-    """A verified user whose password the service can verify."""
-    settings.PASSWORD_HASHERS = ["accounts.passwords.BoundedBCryptSHA256PasswordHasher"]
-    monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 4)
-    user: User = make_user("alice")
+def alice(alice: User) -> User:
+    """A verified user."""
     User.objects.update(email_verified_at=Now())
-    return user
+    return alice
 
 
 def respond(route: Route) -> None:

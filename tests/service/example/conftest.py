@@ -11,7 +11,6 @@ from playwright.sync_api import Browser
 from pytest_django import Settings
 
 from accounts.models import User
-from accounts.passwords import BoundedBCryptSHA256PasswordHasher
 from tests.rig.browser import PHONE, chromium, front_end
 from tests.rig.clients import CLIENTS
 from tests.rig.example import MODES, Window, watched
@@ -59,15 +58,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def alice(
-    transactional_db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, make_user: Any
-) -> User:
-    """A verified user whose password the service can verify."""
-    settings.PASSWORD_HASHERS = ["accounts.passwords.BoundedBCryptSHA256PasswordHasher"]
-    monkeypatch.setattr(BoundedBCryptSHA256PasswordHasher, "rounds", 4)
-    user: User = make_user("alice")
+def alice(alice: User) -> User:
+    """A verified user."""
     User.objects.update(email_verified_at=Now())
-    return user
+    return alice
 
 
 @pytest.fixture(params=MODES)
